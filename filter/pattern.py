@@ -1,0 +1,281 @@
+r"""Phrase patterns: the small bounded language of the rule files -> regular expressions for Hyperscan.
+
+A pattern is what a compliance officer would write down: words, with a few marks. Repetition is bounded by construction,
+so every pattern is linear to match and finite to compile. The syntax:
+
+    save up to <percent>        words separated by one space; whole words, upper and lower case alike
+    upgrad*                     the word and up to 16 more letters
+    (buy|order|shop now)        alternatives, each a sequence          [your]  [a|the]   optional
+    earn <0-3> points           a gap of 0 to 3 words (at most 8) inside one sentence
+    <number> <money> <percent> <date> <time> <link> <ref>              values, see `VALUES`
+    ^shop now$                  ^ first: start of the segment; $ last: its end (a closing . ! ? > allowed)
+    \(                          a mark standing for itself
+
+A space in a pattern stands for a space, a hyphen, or a comma and a space. Patterns are matched on folded text (`fold`).
+Raises `PatternError` (position, what was found, what is allowed) and nothing else. Pure.
+"""
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final, NoReturn
+
+MAX_LENGTH: Final = 480
+MAX_GAP: Final = 8
+MAX_DEPTH: Final = 5
+
+_SPACE: Final = "(?:,? (?:- )?|-)"
+# A dot inside a gap word (9.99, e.g.) is no sentence end; a dot before the space is.
+_GAP_WORD: Final = rf"(?:[^ \n.!?]|[.!?][^ \n]){{1,24}}{_SPACE}"
+_NUM: Final = r"\d{1,12}(?:[.,]\d{1,3}){0,3}"
+_MONTH: Final = "(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{0,6}"
+_CURRENCY: Final = "(?:gbp|eur|usd|chf|euros?|pounds?|dollars?)"
+
+VALUES: Final = {
+    "number": rf"\b{_NUM}k?\b",
+    # `$` is every currency sign in folded text.
+    "money": rf"(?:(?:\$ ?|\b{_CURRENCY} ){_NUM}(?:k|m|bn)?\b|\b{_NUM} ?(?:\$|(?:p|{_CURRENCY})\b))",
+    "percent": rf"\b{_NUM} ?(?:%|per ?cent\b)",
+    "date": (
+        rf"\b(?:\d{{1,2}}(?:st|nd|rd|th)? (?:of )?{_MONTH}(?: \d{{4}})?"
+        rf"|{_MONTH} \d{{1,4}}(?:st|nd|rd|th)?(?:,? \d{{4}})?"
+        r"|\d{1,4}[/.-]\d{1,2}[/.-]\d{1,4}|(?:mon|tues|wednes|thurs|fri|satur|sun)day|today|tonight|tomorrow|midnight)\b"
+    ),
+    "time": r"\b(?:\d{1,2}[:.]\d{2} ?(?:am|pm)?|\d{1,2} ?(?:am|pm)|noon|midday|midnight)\b",
+    "link": r"(?:\bhttps?://[a-z0-9]|\bwww\.[a-z0-9]|\blink\b)[^ \n]{0,200}",
+    "ref": r"\b[a-z]{0,8}[-#/]?\d[a-z0-9/-]{0,30}\b",
+}
+# Hyperscan reports every end a match can have; at the end of a pattern the start of a URL is enough.
+_LINK_START: Final = r"(?:\bhttps?://|\bwww\.|\blink\b)"
+
+# Characters whose compatibility form is not the ASCII character a reader sees.
+_LOOKS_LIKE: Final = dict(
+    zip(
+        "‘’‚‛′`´“”„«»″‐‑‒–—―−£€¥₹₽₩…。！？•·×ßæÆøØłŁđĐıœŒþð",  # noqa: RUF001 -- the confusable signs are the point
+        "'''''''\"\"\"\"\"\"-------$$$$$$..!?**xsaAoOlLdDioOtd",
+        strict=True,
+    )
+)
+_FOREIGN: Final = re.compile(r"[^\x00-\x7f]")
+
+
+def fold(text: str) -> str:
+    """Fold typographic and accented characters to ASCII, one for one, so that offsets into `text` stay true."""
+    return text if text.isascii() else _FOREIGN.sub(_fold_char, text)
+
+
+def _fold_char(match: re.Match[str]) -> str:
+    char = match[0]
+    return _FOLDED.get(char) or _FOLDED.setdefault(char, _ascii_look(char))
+
+
+def _ascii_look(char: str) -> str:
+    """The ASCII character a reader sees (é -> e, full-width A -> A); any other character stays as it is."""
+    base = unicodedata.normalize("NFKD", char)[0]
+    return base if base.isascii() and base.isprintable() else char
+
+
+_FOLDED: Final = dict(_LOOKS_LIKE)  # grows by what is met; bounded by the size of Unicode
+
+
+@dataclass(frozen=True, slots=True)
+class PatternError(Exception):
+    """A pattern that cannot be compiled: `position` (0-based), what was `found` and what is `allowed` there."""
+
+    position: int
+    found: str
+    allowed: str
+
+    def __str__(self) -> str:
+        return f"character {self.position + 1}: {self.found}; {self.allowed}"
+
+
+def compile_pattern(pattern: str) -> str:
+    """Translate a phrase pattern into a regular expression over folded bytes; `re` and Hyperscan read it alike.
+
+    To be matched caseless and multi-line, one segment a line.
+    """
+    if len(pattern) > MAX_LENGTH:
+        raise PatternError(MAX_LENGTH, f"{len(pattern)} characters", f"at most {MAX_LENGTH}: split the pattern")
+    at_start, at_end = pattern.startswith("^"), pattern.endswith("$") and not pattern.endswith("\\$")
+    parser = _Parser(pattern, int(at_start), len(pattern) - int(at_end))
+    body = parser.whole().regex(left=True, right=True)
+    return ("^" if at_start else "") + body + (r"[.!?> ]{0,3}$" if at_end else "")
+
+
+def _ends_a_word(char: str) -> bool:
+    r"""Whether `\b` can stand beside it: byte-wise matching knows ASCII words only."""
+    return char.isascii() and char.isalnum()
+
+
+@dataclass(frozen=True, slots=True)
+class _Word:
+    text: str
+    prefix: bool
+
+    def regex(self, *, left: bool, right: bool) -> str:
+        text = fold(self.text).lower()
+        before = r"\b" if left and _ends_a_word(text[0]) else ""
+        after = r"\b" if right and (self.prefix or _ends_a_word(text[-1])) else ""
+        return before + re.escape(text) + ("[a-z]{0,16}" if self.prefix else "") + after
+
+
+@dataclass(frozen=True, slots=True)
+class _Value:
+    name: str
+
+    def regex(self, *, left: bool, right: bool) -> str:
+        del left  # a value brings its own boundaries
+        return _LINK_START if right and self.name == "link" else f"(?:{VALUES[self.name]})"
+
+
+@dataclass(frozen=True, slots=True)
+class _Gap:
+    least: int
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    choices: tuple["_Sequence", ...]
+    optional: bool
+
+    def regex(self, *, left: bool, right: bool) -> str:
+        return "(?:" + "|".join(choice.regex(left=left, right=right) for choice in self.choices) + ")"
+
+
+_Item = _Word | _Value | _Gap | _Group
+
+
+@dataclass(frozen=True, slots=True)
+class _Sequence:
+    """Items with spaces between them; an optional item brings its own space, so that none is doubled or missing."""
+
+    items: tuple[_Item, ...]
+
+    def regex(self, *, left: bool, right: bool) -> str:
+        needed = [i for i, item in enumerate(self.items) if _needed(item)]
+        first, last = needed[0], needed[-1]
+        out = []
+        for i, item in enumerate(self.items):
+            if isinstance(item, _Gap):
+                # The space before the next item is written by that item.
+                out.append(f"{_SPACE}(?:{_GAP_WORD}){{{item.least},{item.most}}}")
+                continue
+            text = item.regex(left=left and i <= first, right=right and i >= last)
+            space = "" if i == 0 or isinstance(self.items[i - 1], _Gap) else _SPACE
+            if _needed(item):
+                out.append((space if i > first else "") + text)
+            elif i < first:
+                out.append(f"(?:{text}{_SPACE})?")
+            else:
+                out.append(f"(?:{space}{text})?")
+        return "".join(out)
+
+
+def _needed(item: _Item) -> bool:
+    return not isinstance(item, _Gap) and not (isinstance(item, _Group) and item.optional)
+
+
+class _Parser:
+    """Recursive descent over `pattern[at:end]`; nesting is bounded by MAX_DEPTH."""
+
+    def __init__(self, pattern: str, at: int, end: int) -> None:
+        self.pattern, self.at, self.end = pattern, at, end
+
+    def whole(self) -> _Sequence:
+        sequence = self.sequence(depth=0, stop="")
+        if self.at < self.end:
+            self.fail(
+                f"'{self.pattern[self.at]}' without its opening bracket", "write \\ before it to mean the mark itself"
+            )
+        return sequence
+
+    def sequence(self, *, depth: int, stop: str) -> _Sequence:
+        items = [self.item(depth=depth)]
+        while self.at < self.end and self.pattern[self.at] not in stop and self.pattern[self.at] not in ")]|":
+            if self.pattern[self.at] != " ":
+                self.fail(f"'{self.pattern[self.at]}' right after a bracket", "put a space between items")
+            self.at += 1
+            items.append(self.item(depth=depth))
+        self.check(items)
+        return _Sequence(tuple(items))
+
+    def check(self, items: list[_Item]) -> None:
+        if not any(_needed(item) for item in items):
+            self.fail("only optional items and gaps", "a sequence needs at least one word or value")
+        if isinstance(items[0], _Gap) or isinstance(items[-1], _Gap):
+            self.fail("a gap at the edge of a sequence", "a gap stands between two items")
+        for before, item in pairwise(items):
+            if _Gap in (type(before), type(item)) and not (_needed(before) or _needed(item)):
+                self.fail("a gap beside an optional item or another gap", "put a word or value on both sides of a gap")
+
+    def item(self, *, depth: int) -> _Item:
+        char = self.pattern[self.at] if self.at < self.end else ""
+        if char in ("(", "["):
+            return self.group(optional=char == "[", depth=depth + 1)
+        if char == "<":
+            return self.value()
+        return self.word()
+
+    def group(self, *, optional: bool, depth: int) -> _Group:
+        if depth > MAX_DEPTH:
+            self.fail("brackets too deep", f"at most {MAX_DEPTH} levels")
+        opened, close = self.at, "]" if optional else ")"
+        choices: list[_Sequence] = []
+        while not choices or self.pattern[self.at] == "|":
+            self.at += 1
+            choices.append(self.sequence(depth=depth, stop=close))
+            if self.at >= self.end:
+                self.at = opened
+                self.fail("an open bracket", f"close it with '{close}'")
+        if self.pattern[self.at] != close:
+            self.fail(f"'{self.pattern[self.at]}'", f"close the bracket with '{close}'")
+        self.at += 1
+        return _Group(tuple(choices), optional)
+
+    def value(self) -> _Value | _Gap:
+        close = self.pattern.find(">", self.at, self.end)
+        name = self.pattern[self.at + 1 : close] if close > 0 else ""
+        if gap := re.fullmatch(r"(\d)-(\d)", name):
+            least, most = int(gap[1]), int(gap[2])
+            if not least <= most <= MAX_GAP or most == 0:
+                self.fail(f"the gap <{name}>", f"write <least-most> with at most {MAX_GAP}")
+            self.at = close + 1
+            return _Gap(least, most)
+        if name not in VALUES:
+            self.fail(
+                f"<{name}>", f"known values: {', '.join(f'<{known}>' for known in VALUES)}, or a gap such as <0-3>"
+            )
+        self.at = close + 1
+        return _Value(name)
+
+    def word(self) -> _Word:
+        start, chars = self.at, []
+        while self.at < self.end and (char := self.pattern[self.at]) not in " ()[]|<>":
+            if char == "*":
+                break
+            if char == "\\":
+                self.at += 1
+                if self.at >= self.end:
+                    self.fail("a \\ at the end", "a \\ stands before the mark it protects")
+                char = self.pattern[self.at]
+            elif char in "^$":
+                self.fail(
+                    f"'{char}' inside the pattern", "^ stands first and $ last; write \\ before it to mean the sign"
+                )
+            chars.append(char)
+            self.at += 1
+        if not chars:
+            self.at = start
+            found = f"'{self.pattern[start]}'" if start < self.end else "the end"
+            self.fail(f"{found} where a word should stand", "words are separated by exactly one space")
+        prefix = self.at < self.end and self.pattern[self.at] == "*"
+        self.at += prefix
+        if self.at < self.end and self.pattern[self.at] not in " )]|":
+            self.fail(f"'{self.pattern[self.at]}' inside a word", "a bracket starts after a space; * ends a word")
+        return _Word("".join(chars), prefix)
+
+    def fail(self, found: str, allowed: str) -> NoReturn:
+        raise PatternError(min(self.at, max(len(self.pattern) - 1, 0)), found, allowed)

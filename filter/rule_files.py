@@ -1,0 +1,124 @@
+"""Reads rule files and weights from disk, and keeps the compiled database in a cache.
+
+The cache is only ever a shortcut: a missing, damaged, foreign or unwritable entry means that the rules are compiled
+again (`RuleSource.note` says why). An entry is keyed by the rules' content, the pattern format and the engine version.
+Raises RuleError (from `rules`) for bad content and for files that cannot be read.
+"""
+
+import hashlib
+import os
+import stat
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+import hyperscan
+
+from .errors import Problem, RuleError
+from .resources import config_dir
+from .rules import Rule, RuleSet, Weights, compile_rules, parse_rules, parse_weights, version_of
+
+WEIGHTS_FILE: Final = "weights.toml"
+_DIGEST: Final = 16
+_PRIVATE: Final = 0o700
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedRules:
+    """A compiled rule set, and in one phrase where its database came from: `cache`, or `compiled` and why."""
+
+    rules: RuleSet
+    note: str
+
+
+def shipped_rules() -> Path:
+    """The directory of the rule files that come with the product."""
+    return config_dir() / "rules"
+
+
+def load_rules(paths: Iterable[Path] = (), *, cache: Path | None = None) -> RuleSet:
+    """Load and compile rule files or directories of them (none given: the shipped ones); see `load`."""
+    return load(paths, cache=cache).rules
+
+
+def load(paths: Iterable[Path] = (), *, cache: Path | None = None) -> LoadedRules:
+    """Load and compile rules; with `cache` (a directory of ours) take the compiled database from there if it is there."""
+    rules, weights = read_rules(paths)
+    if cache is None:
+        return LoadedRules(compile_rules(rules, weights), "compiled")
+    entry = cache / f"rules-{version_of(rules, Weights())}-hs{version('hyperscan')}.db"
+    database, note = _from_cache(entry)
+    compiled = compile_rules(rules, weights, database)
+    if database is None:
+        note = _to_cache(entry, compiled.database) or note
+    return LoadedRules(compiled, note)
+
+
+def read_rules(paths: Iterable[Path] = ()) -> tuple[tuple[Rule, ...], Weights]:
+    """Read and check rules and weights without compiling them."""
+    files = {str(path): _read(path) for path in _toml_files(tuple(paths) or (shipped_rules(),))}
+    weights = {name: text for name, text in files.items() if Path(name).name == WEIGHTS_FILE}
+    rules = parse_rules({name: text for name, text in files.items() if name not in weights})
+    if len(weights) > 1:
+        raise RuleError(
+            "the rules cannot be used", [Problem(name, "", "more than one weights.toml") for name in weights]
+        )
+    for name, text in weights.items():
+        return rules, parse_weights(name, text, rules)
+    return rules, Weights()
+
+
+def _toml_files(paths: Iterable[Path]) -> list[Path]:
+    found: list[Path] = []
+    for path in paths:
+        inside = sorted(path.glob("*.toml")) if path.is_dir() else [path]
+        if not inside:
+            raise RuleError("the rules cannot be used", [Problem(str(path), "", "no .toml file in this directory")])
+        found.extend(inside)
+    return found
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RuleError("the rules cannot be read", [Problem(str(path), "", str(error))]) from error
+
+
+def _from_cache(entry: Path) -> tuple[hyperscan.Database | None, str]:
+    """The database of a cache entry that is ours alone and whole; else None and the reason."""
+    try:
+        with entry.open("rb") as file:
+            # A compiled database is trusted like code: nobody else may be able to write it.
+            status, directory = os.fstat(file.fileno()), entry.parent.stat()
+            for owned in (status, directory):
+                if owned.st_uid != os.geteuid() or owned.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                    return None, "compiled: the cache could be written by others"
+            content = file.read()
+    except FileNotFoundError:
+        return None, "compiled"
+    except OSError as error:
+        return None, f"compiled: the cache cannot be read ({error.strerror})"
+    digest, dumped = content[:_DIGEST], content[_DIGEST:]
+    if hashlib.blake2b(dumped, digest_size=_DIGEST).digest() != digest:
+        return None, "compiled: the cache entry is damaged"
+    try:
+        return hyperscan.loadb(dumped, hyperscan.HS_MODE_BLOCK), "cache"
+    except hyperscan.HyperscanError:
+        return None, "compiled: the cache entry is for another processor"
+
+
+def _to_cache(entry: Path, database: hyperscan.Database) -> str:
+    """Write a cache entry whole or not at all; the reason if it could not be written."""
+    dumped = hyperscan.dumpb(database)
+    try:
+        entry.parent.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=entry.parent, delete=False) as file:
+            file.write(hashlib.blake2b(dumped, digest_size=_DIGEST).digest() + dumped)
+        Path(file.name).replace(entry)
+    except OSError as error:
+        return f"compiled: the cache cannot be written ({error.strerror})"
+    return ""

@@ -1,0 +1,308 @@
+"""Rule files' content -> one immutable, compiled `RuleSet`; all rules or none.
+
+A rule is an argument for a label, with its weight, its citation and its own examples. Everything that is wrong with a
+set is reported at once as `RuleError`, each problem with file, rule and field. Matching is one Hyperscan pass for the
+whole set, whatever its size. Pure: reading files and the on-disk cache of compiled databases are `rule_files`.
+"""
+
+import hashlib
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+import hyperscan
+
+from .errors import Problem, RuleError
+from .labels import Channel, SegmentKind, SegmentLabel
+from .pattern import PatternError, compile_pattern, fold
+
+FORMAT: Final = 1  # part of the version: a change in how patterns compile makes another set
+MAX_WEIGHT: Final = 6.0
+_ID: Final = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*(?:\.[a-z0-9]+(?:-[a-z0-9]+)*)+")
+_FLAGS: Final = hyperscan.HS_FLAG_CASELESS | hyperscan.HS_FLAG_SOM_LEFTMOST | hyperscan.HS_FLAG_MULTILINE
+_FIELDS: Final = ("id", "label", "weight", "patterns", "in", "channels", "cites", "note", "match", "no_match")
+_MIN_EXAMPLES: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule: if a pattern matches in one of `kinds` of a message on one of `channels`, it argues for `label`.
+
+    `weight` is in log-odds (above 0, at most 6), `cites` are law.md rule numbers or cases, `place` is file and rule.
+    """
+
+    id: str
+    label: SegmentLabel
+    weight: float
+    patterns: tuple[str, ...]
+    cites: tuple[str, ...]
+    kinds: frozenset[SegmentKind] = frozenset(SegmentKind)
+    channels: frozenset[Channel] = frozenset(Channel)
+    lang: str = "en"
+    note: str = ""
+    match: tuple[str, ...] = ()
+    no_match: tuple[str, ...] = ()
+    place: str = ""
+
+
+class Hit(NamedTuple):
+    """A rule matched at octets `start` to `end` of the scanned bytes."""
+
+    rule: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What turns evidence into labels and a probability: data, shipped and versioned beside the rules.
+
+    `rules` overrides a rule's own weight. A segment is promotional from `threshold` on; `score` of a message is
+    1 / (1 + exp(-(slope * evidence + intercept))).
+    """
+
+    version: str = "built-in"
+    threshold: float = 2.0
+    rest_of_segment: float = 0.5
+    scattered: float = 0.5
+    support_cap: float = 0.9
+    slope: float = 1.75
+    intercept: float = -3.5
+    kinds: Mapping[SegmentKind, float] = field(
+        default_factory=lambda: {SegmentKind.FOOTER: 0.5, SegmentKind.QUOTED: 0.5},
+    )
+    rules: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSet:
+    """All rules with their compiled database. `version` names content and weights; every verdict carries it."""
+
+    rules: tuple[Rule, ...]
+    weights: Weights
+    version: str
+    database: hyperscan.Database
+
+    def scan(self, data: bytes) -> list[Hit]:
+        """Every match in folded, UTF-8 encoded text, segments separated by line ends; in order of their ends.
+
+        One rule may be reported at several ends for one start; the longest is the match.
+        """
+        hits: list[Hit] = []
+        append = hits.append
+        self.database.scan(
+            data, match_event_handler=lambda rule, start, end, _flags, _context: append(Hit(rule, start, end))
+        )
+        return hits
+
+
+def parse_rules(files: Mapping[str, str]) -> tuple[Rule, ...]:
+    """Read rule files (name -> TOML text); raises RuleError with every problem of every file."""
+    problems: list[Problem] = []
+    rules: list[Rule] = []
+    for name, text in files.items():
+        rules.extend(_parse_file(name, text, problems))
+    seen: dict[str, str] = {}
+    for rule in rules:
+        if first := seen.get(rule.id):
+            problems.append(Problem(rule.place, rule.id, f"this id is taken by {first}; ids are unique over all files"))
+        seen.setdefault(rule.id, rule.place)
+    if not rules and not problems:
+        problems.append(Problem("rules", "", "no rule found; a rule set needs at least one [[rule]]"))
+    if problems:
+        raise RuleError("the rule set cannot be used", problems)
+    return tuple(rules)
+
+
+def parse_weights(name: str, text: str, rules: Iterable[Rule]) -> Weights:
+    """Read the weights file (TOML); raises RuleError. Unknown keys, kinds or rule ids are errors."""
+    problems: list[Problem] = []
+    document = _toml(name, text, problems)
+    numbers = {key: document.pop(key) for key in list(document) if key in _WEIGHT_NUMBERS}
+    version = document.pop("version", None)
+    kinds, overrides = document.pop("kinds", {}), document.pop("rules", {})
+    known = {rule.id for rule in rules}
+    if not isinstance(version, str):
+        problems.append(Problem(f"{name}: version", str(version or ""), "a text that names this set of weights"))
+    problems.extend(
+        Problem(f"{name}: {key}", "", f"unknown; known keys: {', '.join(_WEIGHT_KEYS)}") for key in document
+    )
+    for key, value in {**numbers, **kinds, **overrides}.items():
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            problems.append(Problem(f"{name}: {key}", repr(value), "a number"))
+    problems.extend(
+        Problem(f"{name}: kinds.{key}", "", f"known kinds: {', '.join(SegmentKind)}")
+        for key in kinds
+        if key not in set(SegmentKind)
+    )
+    problems.extend(Problem(f"{name}: rules.{key}", "", "no rule has this id") for key in overrides if key not in known)
+    if problems:
+        raise RuleError("the weights cannot be used", problems)
+    return Weights(
+        version=str(version),
+        kinds={SegmentKind(kind): float(value) for kind, value in kinds.items()},
+        rules={rule: float(value) for rule, value in overrides.items()},
+        **{key: float(value) for key, value in numbers.items()},
+    )
+
+
+_WEIGHT_NUMBERS: Final = ("threshold", "rest_of_segment", "scattered", "support_cap", "slope", "intercept")
+_WEIGHT_KEYS: Final = ("version", *_WEIGHT_NUMBERS, "kinds", "rules")
+
+
+def version_of(rules: Iterable[Rule], weights: Weights) -> str:
+    """Short name of a rule set's content: the same rules and weights give the same version on every machine."""
+    digest = hashlib.blake2b(repr((FORMAT, [rule_key(rule) for rule in rules])).encode(), digest_size=6).hexdigest()
+    return f"{digest}+{weights.version}"
+
+
+def rule_key(rule: Rule) -> tuple[Any, ...]:
+    """Everything about a rule that can change a verdict."""
+    return (rule.id, rule.label, rule.weight, rule.patterns, sorted(rule.kinds), sorted(rule.channels))
+
+
+def expressions(rules: Iterable[Rule]) -> tuple[list[bytes], list[int]]:
+    """The regular expressions of all patterns, and for each the index of its rule."""
+    pairs = [(compile_pattern(pattern).encode(), i) for i, rule in enumerate(rules) for pattern in rule.patterns]
+    return [regex for regex, _ in pairs], [i for _, i in pairs]
+
+
+def compile_rules(rules: tuple[Rule, ...], weights: Weights, database: hyperscan.Database | None = None) -> RuleSet:
+    """Compile all rules into one database, or take one compiled before from the same rules; RuleError if refused."""
+    if database is None:
+        regexes, ids = expressions(rules)
+        database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
+        try:
+            database.compile(expressions=regexes, ids=ids, flags=[_FLAGS] * len(ids))
+        except hyperscan.HyperscanError as error:
+            raise RuleError("the rule set cannot be compiled", [_blame(rules, error)]) from error
+    return RuleSet(rules, weights, version_of(rules, weights), database)
+
+
+def _blame(rules: tuple[Rule, ...], error: Exception) -> Problem:
+    """Find the pattern that Hyperscan refuses, by compiling each alone; slow, and only on the way to an error."""
+    for rule in rules:
+        for pattern in rule.patterns:
+            try:
+                hyperscan.Database().compile(expressions=[compile_pattern(pattern).encode()], ids=[0], flags=[_FLAGS])
+            except hyperscan.HyperscanError as refused:
+                return Problem(rule.place, pattern, f"Hyperscan refuses this pattern: {refused}")
+    return Problem("rules", "", f"Hyperscan refuses the set as a whole: {error}")
+
+
+def _toml(name: str, text: str, problems: list[Problem]) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        problems.append(Problem(name, "", f"not valid TOML: {error}"))
+        return {}
+
+
+def _parse_file(name: str, text: str, problems: list[Problem]) -> list[Rule]:
+    document = _toml(name, text, problems)
+    lang = document.pop("lang", "en")
+    entries = document.pop("rule", [])
+    problems.extend(
+        Problem(f"{name}: {key}", "", "unknown; a rule file has lang and [[rule]] entries") for key in document
+    )
+    if not isinstance(lang, str) or not re.fullmatch("[a-z]{2}", lang):
+        problems.append(Problem(f"{name}: lang", repr(lang), "a two-letter language code"))
+    if not isinstance(entries, list):
+        problems.append(Problem(f"{name}: rule", "", "write [[rule]], with double brackets"))
+        return []
+    rules = (_parse_rule(f"{name}: rule {i + 1}", entry, str(lang), problems) for i, entry in enumerate(entries))
+    return [rule for rule in rules if rule]
+
+
+def _parse_rule(place: str, entry: Mapping[str, Any], lang: str, problems: list[Problem]) -> Rule | None:
+    reader = _Reader(place, entry, problems)
+    rule = Rule(
+        id=reader.id(),
+        label=SegmentLabel(reader.choice("label", SegmentLabel)),
+        weight=reader.weight(),
+        patterns=reader.texts("patterns", least=1),
+        cites=reader.texts("cites", least=1),
+        kinds=frozenset(SegmentKind(kind) for kind in reader.choices("in", SegmentKind)),
+        channels=frozenset(Channel(channel) for channel in reader.choices("channels", Channel)),
+        lang=lang,
+        note=str(entry.get("note", "")),
+        match=reader.texts("match", least=_MIN_EXAMPLES),
+        no_match=reader.texts("no_match", least=_MIN_EXAMPLES),
+        place=reader.place,
+    )
+    reader.patterns(rule.patterns)
+    return rule if reader.good else None
+
+
+class _Reader:
+    """Takes the fields of one [[rule]]; every mistake becomes a problem and a harmless value, so that all are found."""
+
+    def __init__(self, place: str, entry: Mapping[str, Any], problems: list[Problem]) -> None:
+        self.entry, self.problems, self.good = entry, problems, True
+        name = entry.get("id")
+        self.place = f"{place} ({name})" if isinstance(name, str) else place
+        for key in entry:
+            if key not in _FIELDS:
+                self.problem(key, "", f"unknown field; known: {', '.join(_FIELDS)}")
+
+    def problem(self, name: str, value: str, allowed: str) -> None:
+        self.good = False
+        self.problems.append(Problem(f"{self.place}: {name}", value, allowed))
+
+    def id(self) -> str:
+        value = self.entry.get("id")
+        if not isinstance(value, str) or not _ID.fullmatch(value):
+            self.problem(
+                "id", repr(value), "theme.name in lower case letters, digits and hyphens, such as offer.percent-off"
+            )
+        return str(value)
+
+    def choice(self, name: str, allowed: type[SegmentLabel]) -> str:
+        value = self.entry.get(name)
+        if value not in set(allowed):
+            self.problem(name, repr(value), f"one of {', '.join(allowed)}")
+            return next(iter(allowed))
+        return str(value)
+
+    def choices(self, name: str, allowed: type[SegmentKind] | type[Channel]) -> list[str]:
+        values = self.entry.get(name, list(allowed))
+        if not isinstance(values, list) or not values or not set(values) <= set(allowed):
+            self.problem(name, repr(values), f"a list of {', '.join(allowed)}")
+            return list(allowed)
+        return values
+
+    def weight(self) -> float:
+        value = self.entry.get("weight")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_WEIGHT:
+            self.problem("weight", repr(value), f"a number above 0, at most {MAX_WEIGHT} (log-odds)")
+            return 1.0
+        return float(value)
+
+    def texts(self, name: str, *, least: int) -> tuple[str, ...]:
+        values = self.entry.get(name, [])
+        if not isinstance(values, list) or len(values) < least or not all(isinstance(v, str) and v for v in values):
+            self.problem(name, "", f"a list of at least {least} text{'s' if least > 1 else ''}")
+            return ()
+        return tuple(values)
+
+    def patterns(self, patterns: tuple[str, ...]) -> None:
+        for pattern in patterns:
+            try:
+                compile_pattern(pattern)
+            except PatternError as error:
+                self.problem("patterns", repr(pattern), str(error))
+
+
+def check_examples(rules: RuleSet) -> list[Problem]:
+    """Run every rule's own examples; a `match` it misses or a `no_match` it finds is a problem."""
+    problems = []
+    for index, rule in enumerate(rules.rules):
+        for examples, wanted in ((rule.match, True), (rule.no_match, False)):
+            for text in examples:
+                found = any(hit.rule == index for hit in rules.scan(fold(text).encode()))
+                if found != wanted:
+                    what = "must match, and does not" if wanted else "must not match, and does"
+                    problems.append(Problem(f"{rule.place}: {'match' if wanted else 'no_match'}", repr(text), what))
+    return problems
