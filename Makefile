@@ -1,0 +1,78 @@
+# Every target prepares what it needs: `make demo` and `make test` work on a fresh machine with Python, pip and make.
+# The environment is .venv; it is brought up to date when a lock file or pyproject.toml changes, and only then.
+
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+# Wheels only: building a source archive would run code that no hash in the lock files covers.
+PIP := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check --no-input install --quiet
+LOCKED := --require-hashes --only-binary=:all:
+UV_VERSION := 0.13.9
+UV := .cache/lock/bin/uv
+COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint format types bench fuzz lock wheel clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo "  Arguments go in ARGS, another interpreter in PYTHON: make test PYTHON=python3.13 ARGS='-k policy -x'"
+
+demo: $(VENV)/.runtime ## Judge a mailbox of examples and print who would get what, and why
+	@$(BIN)/consentry demo $(ARGS)
+
+test: $(VENV)/.dev ## Run every test
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev ## Check style and formatting
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+format: $(VENV)/.dev ## Format the code and make the safe repairs
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+types: $(VENV)/.dev ## Check types
+	@$(BIN)/mypy
+
+bench: $(VENV)/.dev ## Print the measured figures (minutes, wants a quiet machine)
+	@set -e; for script in tests/bench/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script" $(ARGS); done
+
+fuzz: $(VENV)/.dev ## Run the mutation and hostile-message runs
+	@set -e; for script in tests/fuzz/fuzz_*.py; do echo "== $$script"; $(BIN)/python "$$script" $(ARGS); done
+
+wheel: $(VENV)/.runtime ## Build dist/consentry-VERSION-py3-none-any.whl
+	@$(BIN)/python -m hatchling build --target wheel
+
+lock: $(UV) ## Write both lock files anew from pyproject.toml
+	$(COMPILE) --upgrade --group build pyproject.toml --output-file requirements.lock
+	$(COMPILE) --upgrade --group dev --constraint requirements.lock pyproject.toml --output-file requirements-dev.lock
+
+clean: ## Remove the environment, caches and everything built
+	rm -rf $(VENV) .cache build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	find filter tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Without ensurepip (Debian splits it off) the interpreter's own pip still installs into the environment from outside.
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: install Python 3.11 or newer, or name one: make PYTHON=python3.12 …" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "consentry needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Name another: make PYTHON=python3.12 …" >&2; exit 1; }
+	@$(PYTHON) -m pip --version >/dev/null || { echo "$(PYTHON) has no pip: install it (Debian: apt install python3-pip)" >&2; exit 1; }
+	@$(PYTHON) -m venv --without-pip $(VENV)
+
+$(VENV)/.runtime: requirements.lock pyproject.toml | $(BIN)/python
+	@echo "Installing consentry into $(VENV) …"
+	@$(PIP) $(LOCKED) -r requirements.lock
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
+	@echo "Installing the test tools into $(VENV) …"
+	@$(PIP) $(LOCKED) -r requirements-dev.lock
+	@touch $@
+
+$(UV):
+	@$(PYTHON) -m venv --without-pip .cache/lock
+	@$(PYTHON) -m pip --python .cache/lock/bin/python --disable-pip-version-check install --quiet uv==$(UV_VERSION)
