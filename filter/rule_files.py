@@ -45,7 +45,7 @@ def load_rules(paths: Iterable[Path] = (), *, cache: Path | None = None) -> Rule
 
 
 def load(paths: Iterable[Path] = (), *, cache: Path | None = None) -> LoadedRules:
-    """Load and compile rules; with `cache` (a directory of ours) take the compiled database from there if it is there."""
+    """Load and compile rules; with `cache`, a directory of ours, take the compiled database from there if possible."""
     rules, weights = read_rules(paths)
     if cache is None:
         return LoadedRules(compile_rules(rules, weights), "compiled")
