@@ -1,0 +1,89 @@
+"""The secret key behind subject keys: read from the environment or a file, created on the first run.
+
+Losing the key makes the consent index unreadable; leaking it makes the index guessable. So: created once, atomically,
+mode 0600, synced to disk; a file that others may read is refused. Raises `ConsentDataError` that says what to do;
+operating system errors other than "exists" and "missing" pass through. No key ever appears in a message.
+"""
+
+import base64
+import binascii
+import os
+import secrets
+import stat
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from .errors import ConsentDataError
+
+VARIABLE: Final = "CONSENTRY_SUBJECT_KEY"
+KEY_SIZE: Final = 32  # octets of a key we create
+_ALLOWED: Final = range(16, 65)  # BLAKE2b takes up to 64 octets; fewer than 16 can be searched
+
+
+def load_key(path: Path, environ: Mapping[str, str] = os.environ, *, create: bool = True) -> bytes:
+    """The subject key: from the environment if set there, else from `path`, created there if missing and `create`."""
+    if VARIABLE in environ:
+        return _decode(environ[VARIABLE], f"environment variable {VARIABLE}")
+    with suppress(FileNotFoundError):
+        return read_key(path)
+    if not create:
+        raise ConsentDataError(f"{path}: no subject key there; set {VARIABLE} or restore the key file")
+    create_key(path)
+    return read_key(path)
+
+
+def read_key(path: Path) -> bytes:
+    """The key in `path`; refuses a file that group or others may read or write."""
+    with path.open("rb") as file:
+        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+        if mode & 0o077:
+            raise ConsentDataError(f"{path}: mode {mode:04o} lets others read the subject key; run: chmod 600 {path}")
+        text = file.read(1024).decode("ascii", "replace")
+    return _decode(text, str(path))
+
+
+def create_key(path: Path) -> None:
+    """Write a new random key to `path`, complete or not at all; leaves a key that another process wrote first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secrets.token_hex(KEY_SIZE).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):
+            os.link(draft, path)  # unlike rename, never replaces a key
+    finally:
+        draft.unlink()
+    _sync_directory(path.parent)
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _decode(text: str, place: str) -> bytes:
+    """Hexadecimal or base64 (either alphabet) to octets."""
+    stripped = text.strip()
+    try:
+        key = bytes.fromhex(stripped)
+    except ValueError:
+        key = _decode_base64(stripped)
+    if len(key) not in _ALLOWED:
+        raise ConsentDataError(f"{place}: not a subject key; allowed are 16 to 64 octets in hexadecimal or base64")
+    return key
+
+
+def _decode_base64(text: str) -> bytes:
+    padded = text + "=" * (-len(text) % 4)
+    try:
+        return base64.b64decode(padded.translate(str.maketrans("-_", "+/")), validate=True)
+    except (binascii.Error, ValueError):
+        return b""
