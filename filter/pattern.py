@@ -1,10 +1,10 @@
 r"""Phrase patterns: the small bounded language of the rule files -> regular expressions for Hyperscan.
 
-A pattern is what a compliance officer would write down: words, with a few marks. Repetition is bounded by construction,
-so every pattern is linear to match and finite to compile. The syntax:
+A pattern is what a compliance officer would write down: words, with a few marks. What it can span is bounded in words
+and brackets; Hyperscan matches it in one pass without backtracking. The syntax:
 
     save up to <percent>        words separated by one space; whole words, upper and lower case alike
-    upgrad*                     the word and up to 16 more letters
+    upgrad*                     the word and any more letters
     (buy|order|shop now)        alternatives, each a sequence          [your]  [a|the]   optional
     earn <0-3> points           a gap of 0 to 3 words (at most 8) inside one sentence
     <number> <money> <percent> <date> <time> <link> <ref>              values, see `VALUES`
@@ -18,7 +18,7 @@ Raises `PatternError` (position, what was found, what is allowed) and nothing el
 import re
 import unicodedata
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import takewhile
 from typing import Final, NoReturn
 
 MAX_LENGTH: Final = 480
@@ -27,9 +27,9 @@ MAX_DEPTH: Final = 5
 
 _SPACE: Final = "(?:,? (?:- )?|-)"
 # A dot inside a gap word (9.99, e.g.) is no sentence end; a dot before the space is.
-_GAP_WORD: Final = rf"(?:[^ \n.!?]|[.!?][^ \n]){{1,24}}{_SPACE}"
-_NUM: Final = r"\d{1,12}(?:[.,]\d{1,3}){0,3}"
-_MONTH: Final = "(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{0,6}"
+_GAP_WORD: Final = rf"{_SPACE}(?:[^ \n.!?]|[.!?][^ \n])+"
+_NUM: Final = r"\d+(?:[.,]\d+)*"
+_MONTH: Final = "(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
 _CURRENCY: Final = "(?:gbp|eur|usd|chf|euros?|pounds?|dollars?)"
 
 VALUES: Final = {
@@ -43,8 +43,8 @@ VALUES: Final = {
         r"|\d{1,4}[/.-]\d{1,2}[/.-]\d{1,4}|(?:mon|tues|wednes|thurs|fri|satur|sun)day|today|tonight|tomorrow|midnight)\b"
     ),
     "time": r"\b(?:\d{1,2}[:.]\d{2} ?(?:am|pm)?|\d{1,2} ?(?:am|pm)|noon|midday|midnight)\b",
-    "link": r"(?:\bhttps?://[a-z0-9]|\bwww\.[a-z0-9]|\blink\b)[^ \n]{0,200}",
-    "ref": r"\b[a-z]{0,8}[-#/]?\d[a-z0-9/-]{0,30}\b",
+    "link": r"(?:\bhttps?://[a-z0-9]|\bwww\.[a-z0-9]|\blink\b)[^ \n]*",
+    "ref": r"\b[a-z]*[-#/]?\d[a-z0-9/-]*\b",
 }
 # Hyperscan reports every end a match can have; at the end of a pattern the start of a URL is enough.
 _LINK_START: Final = r"(?:\bhttps?://|\bwww\.|\blink\b)"
@@ -118,7 +118,7 @@ class _Word:
         text = fold(self.text).lower()
         before = r"\b" if left and _ends_a_word(text[0]) else ""
         after = r"\b" if right and (self.prefix or _ends_a_word(text[-1])) else ""
-        return before + re.escape(text) + ("[a-z]{0,16}" if self.prefix else "") + after
+        return before + re.escape(text) + ("[a-z]*" if self.prefix else "") + after
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,22 +160,20 @@ class _Sequence:
         out = []
         for i, item in enumerate(self.items):
             if isinstance(item, _Gap):
-                # The space before the next item is written by that item.
-                out.append(f"{_SPACE}(?:{_GAP_WORD}){{{item.least},{item.most}}}")
+                out.append(f"(?:{_GAP_WORD}){{{item.least},{item.most}}}")
                 continue
             text = item.regex(left=left and i <= first, right=right and i >= last)
-            space = "" if i == 0 or isinstance(self.items[i - 1], _Gap) else _SPACE
-            if _needed(item):
-                out.append((space if i > first else "") + text)
-            elif i < first:
-                out.append(f"(?:{text}{_SPACE})?")
-            else:
-                out.append(f"(?:{space}{text})?")
+            spaced = text if i == first else f"{text}{_SPACE}" if i < first else f"{_SPACE}{text}"
+            out.append(spaced if _needed(item) else f"(?:{spaced})?")
         return "".join(out)
 
 
+def _optional(item: _Item) -> bool:
+    return isinstance(item, _Gap) or (isinstance(item, _Group) and item.optional)
+
+
 def _needed(item: _Item) -> bool:
-    return not isinstance(item, _Gap) and not (isinstance(item, _Group) and item.optional)
+    return not _optional(item)
 
 
 class _Parser:
@@ -205,11 +203,9 @@ class _Parser:
     def check(self, items: list[_Item]) -> None:
         if not any(_needed(item) for item in items):
             self.fail("only optional items and gaps", "a sequence needs at least one word or value")
-        if isinstance(items[0], _Gap) or isinstance(items[-1], _Gap):
-            self.fail("a gap at the edge of a sequence", "a gap stands between two items")
-        for before, item in pairwise(items):
-            if _Gap in (type(before), type(item)) and not (_needed(before) or _needed(item)):
-                self.fail("a gap beside an optional item or another gap", "put a word or value on both sides of a gap")
+        edges = [*takewhile(_optional, items), *takewhile(_optional, reversed(items))]
+        if any(isinstance(item, _Gap) for item in edges):
+            self.fail("a gap at the edge of a sequence", "a gap stands between two words or values")
 
     def item(self, *, depth: int) -> _Item:
         char = self.pattern[self.at] if self.at < self.end else ""

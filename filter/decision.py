@@ -1,0 +1,81 @@
+"""One message, all its recipients: read, classify once, look up and decide each; the same for every door.
+
+Declares what it needs of a consent index (`ConsentView`). Consent that cannot be looked up is a `Trouble` with its own
+setting and reason, never an exception and never a silent yes. No I/O of its own; the time is an argument.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from .classify import Classification, Classifier
+from .consent import ConsentAnswer, Scope
+from .errors import AddressError, ConsentDataError
+from .message import Message
+from .policy import Policy, Trouble, Verdict, decide
+from .stream import Stream, select
+
+
+class ConsentView(Protocol):
+    """A consent index as a decision sees it. Raises AddressError or ConsentDataError."""
+
+    def lookup(self, address: str, scope: Scope, at: int) -> ConsentAnswer:
+        """The state of an address in a scope at an instant (epoch milliseconds)."""
+
+    def stale(self, at: int) -> bool:
+        """Whether the data is older than the configured bound."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecipientDecision:
+    """One recipient: the consent answer (or why there is none) and the verdict."""
+
+    recipient: str
+    consent: ConsentAnswer | Trouble
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Everything decided about one message."""
+
+    message: Message
+    classification: Classification
+    stream: Stream
+    scope: Scope
+    recipients: tuple[RecipientDecision, ...]
+
+
+class Decider:
+    """Rules, consent, streams and policy, put together. Immutable; a reload builds another and swaps it in."""
+
+    def __init__(self, classifier: Classifier, consent: ConsentView | None, streams: Sequence[Stream], policy: Policy) -> None:
+        self.classifier, self.consent, self.streams, self.policy = classifier, consent, tuple(streams), policy
+
+    def decide(self, message: Message, mail_from: str, rcpt_tos: Sequence[str], at: int) -> Decision:
+        """Judge a message for each recipient; `mail_from` is the envelope sender, empty for a null sender."""
+        classification = self.classifier.classify(message)
+        stream = select(self.streams, _domain(message.from_address), mail_from)
+        scope = Scope(message.channel, stream.controller, stream.brand, stream.topic)
+        recipients = []
+        for recipient in rcpt_tos:
+            consent = self._lookup(recipient, scope, at)
+            verdict = decide(classification, consent, self.policy, mode=stream.mode, null_sender=not mail_from)
+            recipients.append(RecipientDecision(recipient, consent, verdict))
+        return Decision(message, classification, stream, scope, tuple(recipients))
+
+    def _lookup(self, recipient: str, scope: Scope, at: int) -> ConsentAnswer | Trouble:
+        if self.consent is None:
+            return Trouble.UNAVAILABLE
+        try:
+            if self.consent.stale(at):
+                return Trouble.STALE
+            return self.consent.lookup(recipient, scope, at)
+        except AddressError:
+            return Trouble.BAD_ADDRESS
+        except ConsentDataError:
+            return Trouble.UNAVAILABLE
+
+
+def _domain(address: str) -> str:
+    return address.rpartition("@")[2].rstrip(".").lower()

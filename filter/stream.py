@@ -1,0 +1,58 @@
+"""Sender streams: which controller, brand and topic a message speaks for, and whether verdicts are enforced.
+
+A stream is found by where a message comes from, never by what it claims to be. Pure; never raises.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Mode(StrEnum):
+    """What is done with verdicts: `monitor` relays everything and records what would have been done."""
+
+    MONITOR = "monitor"
+    ENFORCE = "enforce"
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """What a message must show to belong to a stream; an empty field matches everything, all given fields must match.
+
+    `from_domain` holds domains of the From header, each with its subdomains; `mail_from` envelope senders, either whole
+    addresses or `@domain`.
+    """
+
+    from_domain: frozenset[str] = frozenset()
+    mail_from: frozenset[str] = frozenset()
+
+    def matches(self, from_domain: str, mail_from: str) -> bool:
+        """Whether a message with this From domain and envelope sender belongs here."""
+        local, _, domain = mail_from.rpartition("@")
+        domain = domain.lower()
+        sent = not self.mail_from or f"{local}@{domain}" in self.mail_from or f"@{domain}" in self.mail_from
+        return sent and (not self.from_domain or _within(from_domain, self.from_domain))
+
+
+def _within(domain: str, allowed: frozenset[str]) -> bool:
+    labels = domain.split(".")
+    return any(".".join(labels[i:]) in allowed for i in range(len(labels)))
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """One sender's mail: the scope in which consent is looked up, and the mode. Without `match` it takes everything."""
+
+    controller: str
+    brand: str
+    topic: str
+    mode: Mode = Mode.ENFORCE
+    match: Match = Match()
+
+
+def select(streams: Sequence[Stream], from_domain: str, mail_from: str) -> Stream:
+    """The first stream that matches; the last one is the default and matches whatever is left."""
+    for stream in streams[:-1]:
+        if stream.match.matches(from_domain, mail_from):
+            return stream
+    return streams[-1]
