@@ -57,6 +57,12 @@ def _tuple(value: Any) -> tuple[Any, ...]:
     return tuple(value)
 
 
+def _tables(value: Any) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise ValueError("a list of tables, each headed [[stream]]")  # noqa: TRY004 - pydantic collects ValueError
+    return tuple(value)
+
+
 def _once_each(found: tuple[Any, ...]) -> tuple[Any, ...]:
     for item, count in Counter(found).items():
         if count > 1:
@@ -243,7 +249,9 @@ class Config(Section):
     classify: ClassifySettings = ClassifySettings()
     consent: ConsentSettings = ConsentSettings()
     policy: PolicySettings = PolicySettings()
-    stream: Annotated[tuple[StreamSettings, ...], BeforeValidator(_tuple), AfterValidator(_ordered)] = (DEFAULT_STREAM,)
+    stream: Annotated[tuple[StreamSettings, ...], BeforeValidator(_tables), AfterValidator(_ordered)] = (
+        DEFAULT_STREAM,
+    )
 
     @classmethod
     def default(cls, base: Path | None = None) -> Self:

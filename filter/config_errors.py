@@ -61,7 +61,8 @@ def _problems(details: Mapping[str, Any], model: type[BaseModel]) -> Iterator[Pr
         case "missing":
             yield Problem(place, "(missing)", "this setting has no default")
         case "model_type" | "dict_type":
-            yield Problem(place, _shown(value), "must be a table")
+            header = f", headed [{place}]" if len(location) == 1 else ""
+            yield Problem(place, _shown(value), f"must be a table{header}")
         case _ if isinstance(reason, Contradiction):
             yield from (Problem(f"{place}{p.place}", p.value, p.allowed) for p in reason.problems)
         case _ if isinstance(reason, SecretError):
@@ -87,7 +88,9 @@ def _key(part: str) -> str:
 
 def _shown(value: Any) -> str:
     if isinstance(value, dict):
-        return "a table"
+        return "(a table)"
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        return "(a list of tables)"
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
 

@@ -1,0 +1,54 @@
+"""What every test may use: the root of the repository, the optional material beside it, and a plain word on skips.
+
+A skipped test is a test that did not run. The summary names each reason, and where CI=true a skip fails the run, unless
+the reason is that the material in ../shared, which is no part of the project, is not there.
+"""
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared"
+IN_CI = os.environ.get("CI") == "true"
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The root of the repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The directory with corpus and benchmarks beside the repository; the test is skipped without it."""
+    if not SHARED.is_dir():
+        pytest.skip("../shared is not there")
+    return SHARED
+
+
+def _reasons(config: pytest.Config) -> Counter[str]:
+    """Why tests did not run, with the number of tests (or modules) for each reason."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    skipped = reporter.stats.get("skipped", []) if reporter else []
+    return Counter(report.longrepr[2].removeprefix("Skipped: ") for report in skipped)
+
+
+def _unexcused(config: pytest.Config) -> bool:
+    return IN_CI and any("../shared" not in reason for reason in _reasons(config))
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Fail a run in CI that left tests out."""
+    if exitstatus == pytest.ExitCode.OK and _unexcused(session.config):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say in the last lines what did not run, and why."""
+    for reason, count in sorted(_reasons(config).items()):
+        terminalreporter.write_line(f"Did not run: {count}, because {reason}")
+    if _unexcused(config):
+        terminalreporter.write_line("CI=true: every test must run, so this run has failed", red=True)

@@ -1,0 +1,247 @@
+"""Configuration: defaults, what a file may say, and every message about what it may not."""
+
+import re
+import tomllib
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from filter.config import Config, load_config
+from filter.config_errors import explain, setting_paths
+from filter.config_values import Endpoint, duration, endpoint
+from filter.consent import ConsentState
+from filter.errors import ConfigError
+from filter.labels import Label
+from filter.policy import DEFAULT_TABLE, Disposition, Policy
+from filter.stream import Match, Mode, Stream
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "config"
+BAD = sorted((ROOT / "tests" / "bad_configs").iterdir())
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Load a configuration from TOML text."""
+
+    def load(text: str) -> Config:
+        file = tmp_path / "filter.toml"
+        file.write_text(text)
+        return load_config(file)
+
+    return load
+
+
+def test_an_empty_file_is_the_default_configuration(load, tmp_path):
+    """A file without a setting gives the defaults, whole."""
+    assert load("") == Config.default(tmp_path)
+
+
+def test_the_shipped_file_shows_every_default():
+    """config/filter.toml loads to exactly the defaults."""
+    assert load_config(CONFIG / "filter.toml") == Config.default(CONFIG)
+
+
+def test_the_shipped_file_shows_every_setting():
+    """Every setting stands in config/filter.toml; a stream's match stands there as an example."""
+    document = tomllib.loads(_with_example_stream())
+    shown = set(_paths(document))
+    assert shown == set(setting_paths(Config))
+
+
+def test_the_example_stream_in_the_shipped_file_works(load):
+    """The commented stream can be taken as it stands."""
+    config = load(_with_example_stream())
+    assert [stream.controller for stream in config.stream] == ["bank", "default"]
+    assert config.stream[0].mode is Mode.MONITOR
+
+
+def test_the_defaults_are_those_of_the_policy():
+    """Configuration repeats no default of the decision core."""
+    assert Config.default().decision_policy() == Policy()
+
+
+def test_the_names_that_others_rely_on(load, tmp_path):
+    """The configuration of the design loads to what it says."""
+    config = load("""
+workers = 4
+[smtp]
+listen = ["127.0.0.1:2626", "[::1]:2626"]
+relay_networks = ["127.0.0.0/8", "192.0.2.7"]
+[next_hop]
+hosts = ["mta.example:25"]
+[store]
+dir = "state"
+[http]
+listen = "127.0.0.1:9626"
+[kafka]
+bootstrap_servers = ["kafka.example:9092"]
+[[stream]]
+match.from_domain = ["Bank.Example"]
+controller = "bank"
+brand = "bank"
+topic = "offers"
+mode = "enforce"
+""")
+    assert config.workers == 4
+    assert config.smtp.listen == (Endpoint("127.0.0.1", 2626), Endpoint("::1", 2626))
+    assert [str(network) for network in config.smtp.relay_networks] == ["127.0.0.0/8", "192.0.2.7/32"]
+    assert config.next_hop.hosts == (Endpoint("mta.example", 25),)
+    assert config.store.dir == tmp_path / "state"
+    assert config.http.listen == Endpoint("127.0.0.1", 9626)
+    assert config.kafka.bootstrap_servers == (Endpoint("kafka.example", 9092),)
+    assert config.streams() == (
+        Stream("bank", "bank", "offers", Mode.ENFORCE, Match(from_domain=frozenset({"bank.example"}))),
+        Stream("default", "default", "default"),
+    )
+
+
+def test_one_cell_of_the_policy_can_be_changed(load):
+    """A row with one cell changes that cell and leaves the rest of the table."""
+    table = load('[policy]\nmarketing = { solicited = "divert" }').decision_policy().table
+    changed = {**DEFAULT_TABLE[Label.MARKETING], ConsentState.SOLICITED: Disposition.DIVERT}
+    assert table == {**DEFAULT_TABLE, Label.MARKETING: changed}
+
+
+def test_unknown_cases_can_be_set(load):
+    """Each unknown case has its own setting, which reaches the policy."""
+    policy = load(
+        '[policy]\non_unsure = "relay"\non_consent_unavailable = "tempfail"\nunsure_from = 1'
+    ).decision_policy()
+    assert policy == Policy(on_unsure=Disposition.RELAY, on_consent_unavailable=Disposition.TEMPFAIL, unsure_from=1.0)
+
+
+def test_max_age_is_by_topic(load):
+    """A topic without its own age takes that of every topic, which keeps its default unless given."""
+    config = load('[consent.max_age]\noffers = "12 months"')
+    assert config.max_age("offers") == timedelta(days=365)
+    assert config.max_age("news") == timedelta(days=730)
+
+
+def test_relative_paths_are_relative_to_the_file(load, tmp_path):
+    """Paths are taken from the file's directory, absolute ones as they are."""
+    config = load('[store]\ndir = "/srv/consentry"\n[classify]\nrules = ["own"]\n[consent]\nkey_file = "../key"')
+    assert config.store.dir == Path("/srv/consentry")
+    assert config.classify.rules == (tmp_path / "own",)
+    assert config.subject_key_file == tmp_path / "../key"
+
+
+def test_key_and_cache_live_in_the_store_unless_set(load, tmp_path):
+    """Without own settings the key and the compiled rules are kept in the store directory."""
+    assert load("").subject_key_file == tmp_path / "var" / "subject.key"
+    assert load("").rules_cache == tmp_path / "var" / "cache"
+    assert load("[classify]\ncache = false").rules_cache is None
+
+
+def test_configuration_does_not_change():
+    """A loaded configuration is frozen."""
+    with pytest.raises(ValueError, match="frozen"):
+        Config.default().workers = 3
+
+
+@pytest.mark.parametrize("case", BAD, ids=lambda case: case.name)
+def test_bad_configuration(case):
+    """A file that cannot be used is refused with exactly the message beside it."""
+    with pytest.raises(ConfigError) as caught:
+        load_config(case / "filter.toml")
+    message = str(caught.value).replace(str(case / "filter.toml"), "filter.toml")
+    assert message == (case / "expected-error").read_text().rstrip("\n")
+
+
+def test_a_secret_is_never_shown(load):
+    """No message repeats a value that may be a secret."""
+    with pytest.raises(ConfigError) as caught:
+        load(
+            '[smtp]\npassword = "correct horse"\n'
+            '[consent]\nkey = "correct horse"\n'
+            '[next_hop]\nhosts = ["u:correct horse@h:25"]\n'
+        )
+    assert "correct horse" not in str(caught.value)
+    assert len(caught.value.problems) == 3
+
+
+@pytest.mark.parametrize("name", ["missing.toml", "."])
+def test_a_file_that_cannot_be_read(tmp_path, name):
+    """A missing file or a directory is a configuration error that names it."""
+    with pytest.raises(ConfigError, match=re.escape(str(tmp_path / name))):
+        load_config(tmp_path / name)
+
+
+VALUES = st.recursive(
+    st.booleans() | st.integers() | st.floats() | st.text() | st.dates(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(st.sampled_from(sorted(setting_paths(Config))), VALUES)
+def test_any_value_is_taken_or_explained(path, value):
+    """Whatever stands in a setting, it is taken, or the problem names the setting."""
+    *tables, name = path.replace("[]", "").split(".")
+    document = {name: value}
+    for table in reversed(tables):
+        document = {table: [document] if table == "stream" else document}
+    try:
+        Config.model_validate(document, context={"base": ROOT})
+    except ValidationError as error:
+        problems = explain(error, Config)
+        assert all(problem.place and problem.allowed for problem in problems)
+        assert any(problem.place.startswith((tables or [name])[0]) for problem in problems)
+
+
+@given(st.binary() | st.text().map(str.encode))
+def test_any_file_is_taken_or_refused(tmp_path_factory, content):
+    """Whatever a file holds, it is a configuration or a configuration error."""
+    file = tmp_path_factory.getbasetemp() / "any.toml"
+    file.write_bytes(content)
+    try:
+        assert isinstance(load_config(file), Config)
+    except ConfigError as error:
+        assert error.problems  # noqa: PT017 - most files raise
+
+
+@given(st.ip_addresses(), st.integers(0, 65535))
+def test_an_endpoint_reads_what_it_prints(address, port):
+    """Endpoints survive printing and reading."""
+    assert endpoint(str(Endpoint(str(address), port))) == Endpoint(str(address), port)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("90s", timedelta(seconds=90)),
+        ("15min", timedelta(minutes=15)),
+        ("1 hour", timedelta(hours=1)),
+        ("730d", timedelta(days=730)),
+        ("6 weeks", timedelta(weeks=6)),
+        ("24 months", timedelta(days=730)),
+        ("2 years", timedelta(days=730)),
+    ],
+)
+def test_durations(text, expected):
+    """Durations are a number and a unit; a month is a twelfth of 365 days."""
+    assert duration(text) == expected
+
+
+def _with_example_stream() -> str:
+    """The shipped file with its commented example stream made active."""
+    return re.sub(
+        r"^#   (?=\[\[stream|match|controller|brand|topic|mode)",
+        "",
+        (CONFIG / "filter.toml").read_text(),
+        flags=re.MULTILINE,
+    )
+
+
+def _paths(table: dict, prefix: str = ""):
+    for key, value in table.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            for item in value:
+                yield from _paths(item, f"{prefix}{key}[].")
+        elif isinstance(value, dict) and f"{prefix}{key}" != "consent.max_age":
+            yield from _paths(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
