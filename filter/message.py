@@ -1,77 +1,70 @@
 """Raw bytes or a JSON message -> frozen `Message`: what was said, where it stands, and what could not be read.
 
 Never raises on bad mail: every oddity becomes a `Defect`, and a defect that left content unread says so (`unread`), so
-that the verdict can show it. Pure: no I/O, no clock. Linear time, bounded memory; the caps are constants of `mime`.
+that the verdict can show it. A JSON message in another form than design's raises `InputError`, naming the field. Pure:
+no I/O, no clock. Linear time, bounded memory; the caps are constants of `mime`, `outline` and `transfer`.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Final, NamedTuple
+from types import MappingProxyType
+from typing import Any
 
+from .errors import InputError
 from .labels import Channel, SegmentKind
+from .markup import Page, read_page
+from .mime import Part, Scan, scan
+from .plain import footer_start, paragraphs
+from .segments import (
+    UNREAD,
+    Defect,
+    DefectCode,
+    Link,
+    Segment,
+    clean,
+    clean_all,
+    is_obfuscated,
+    make_segments,
+    parse_url,
+)
+from .transfer import MAX_TEXT, decode_body, decode_header, decode_octets, note
 
+__all__ = [
+    "UNREAD",
+    "Defect",
+    "DefectCode",
+    "Link",
+    "Message",
+    "Segment",
+    "message_from_json",
+    "message_from_text",
+    "parse_message",
+]
 
-class DefectCode(StrEnum):
-    """What was wrong with a message as received. Codes in `UNREAD` left content that nobody judged."""
-
-    # read all the same
-    HEADER_MALFORMED = "header_malformed"
-    BARE_LINE_END = "bare_line_end"
-    ENCODING_DAMAGED = "encoding_damaged"
-    CHARSET_REPLACED = "charset_replaced"
-    BOUNDARY_MISSING = "boundary_missing"
-    OBFUSCATED = "obfuscated"
-    # content not judged
-    CHARSET_UNKNOWN = "charset_unknown"
-    HEADERS_TOO_LARGE = "headers_too_large"
-    TOO_MANY_PARTS = "too_many_parts"
-    TOO_DEEP = "too_deep"
-    TEXT_TOO_LARGE = "text_too_large"
-    ENCRYPTED = "encrypted"
-    ATTACHMENT = "attachment"
-    IMAGE_ONLY = "image_only"
-    EMPTY = "empty"
-    INTERNAL = "internal"
-
-
-UNREAD: Final = frozenset(
+KEPT_HEADERS = frozenset(
     {
-        DefectCode.CHARSET_UNKNOWN,
-        DefectCode.HEADERS_TOO_LARGE,
-        DefectCode.TOO_MANY_PARTS,
-        DefectCode.TOO_DEEP,
-        DefectCode.TEXT_TOO_LARGE,
-        DefectCode.ENCRYPTED,
-        DefectCode.ATTACHMENT,
-        DefectCode.IMAGE_ONLY,
-        DefectCode.EMPTY,
-        DefectCode.INTERNAL,
+        *("list-unsubscribe", "list-unsubscribe-post", "list-id", "precedence", "feedback-id", "x-mailer"),
+        *("auto-submitted", "date", "content-language"),
     }
 )
+"""Header fields kept as evidence, and every `x-campaign…` besides."""
 
+DECLARING_HEADERS = (
+    *("x-consentry-declared", "x-message-type", "x-category", "x-mail-category", "x-email-type", "x-message-category"),
+    *("x-mc-metadata", "x-mc-tags", "x-smtpapi-category", "x-mailgun-tag", "x-pm-tag", "x-tag"),
+)
+"""Fields in which senders claim what a message is; the first that is present becomes `Message.declared`."""
 
-class Defect(NamedTuple):
-    """One oddity: its code and a short, safe detail (a media type, a charset name, a count; never message text)."""
-
-    code: DefectCode
-    detail: str = ""
-
-
-class Segment(NamedTuple):
-    """One piece of text in reading order: NFC, single spaces, no line ends, no zero-width or control characters."""
-
-    kind: SegmentKind
-    text: str
-    hidden: bool = False
-
-
-class Link(NamedTuple):
-    """A link: host lower-case without port, path with query, index of the segment that shows it (-1: none)."""
-
-    host: str
-    path: str
-    segment: int = -1
+_MAX_VALUE = 2_000
+_IMAGE_ONLY_WORDS = 5
+_URL = re.compile(r"https?://[^\s<>\"]{1,2000}", re.IGNORECASE)
+_WORD = re.compile(r"\w+")
+_META_CHARSET = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?([A-Za-z0-9_:.-]{1,40})", re.IGNORECASE)
+_QUOTED_NAME = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_ESCAPED = re.compile(r"\\(.)")
+_MAX_FROM = 10_000
+_PGP = "-----BEGIN PGP MESSAGE-----"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +81,7 @@ class Message:
     from_name: str = ""
     from_address: str = ""
     message_id: str = ""
-    headers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    headers: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     segments: tuple[Segment, ...] = ()
     links: tuple[Link, ...] = ()
     declared: str = ""
@@ -96,3 +89,291 @@ class Message:
     images: int = 0
     size: int = 0
     language: str = ""
+
+
+def parse_message(raw: bytes, *, channel: Channel = Channel.EMAIL) -> Message:
+    """Read RFC 5322 octets. Never raises."""
+    try:
+        return _parse(raw, channel)
+    except Exception as error:  # noqa: BLE001 - a fault of ours must show in the verdict, not stop the flow of mail
+        return Message(channel, defects=(Defect(DefectCode.INTERNAL, type(error).__name__),), size=len(raw))
+
+
+def _parse(raw: bytes, channel: Channel) -> Message:
+    scanned = scan(raw)
+    body = _Body(scanned.defects)
+    body.pictures = scanned.pictures
+    fields = _Fields(scanned, body.defects)
+    subjects = fields.all("subject")
+    for subject in subjects:
+        body.add(SegmentKind.SUBJECT, subject)
+    _read_parts(scanned, body)
+    name, address = _mailbox(fields.raw("from"), body.defects)
+    return body.message(
+        channel,
+        subject=clean(subjects[0]) if subjects else "",
+        from_name=name,
+        from_address=address,
+        message_id=fields.one("message-id"),
+        headers=fields.kept(),
+        declared=fields.declared(),
+        size=len(raw),
+    )
+
+
+class _Fields:
+    """The top header fields, decoded when asked for."""
+
+    def __init__(self, scanned: Scan, defects: list[Defect]) -> None:
+        self._fields = scanned.fields
+        self._defects = defects
+
+    def raw(self, name: str) -> bytes:
+        values = self._fields.get(name)
+        return values[0] if values else b""
+
+    def all(self, name: str) -> list[str]:
+        return [decode_header(value, self._defects) for value in self._fields.get(name, ())]
+
+    def one(self, name: str) -> str:
+        return clean(decode_header(self.raw(name)[:_MAX_VALUE], self._defects))
+
+    def kept(self) -> Mapping[str, tuple[str, ...]]:
+        names = [name for name in self._fields if name in KEPT_HEADERS or name.startswith("x-campaign")]
+        return MappingProxyType({name: tuple(clean(value)[:_MAX_VALUE] for value in self.all(name)) for name in names})
+
+    def declared(self) -> str:
+        present = (name for name in DECLARING_HEADERS if name in self._fields)
+        return self.one(next(present, ""))
+
+
+def _mailbox(value: bytes, defects: list[Defect]) -> tuple[str, str]:
+    """Display name and address of the first mailbox of a From field (RFC 5322 §3.4), read leniently."""
+    text = value[:_MAX_FROM].decode("utf-8", "replace").replace("\r", "").replace("\n", "").strip()
+    quoted = _QUOTED_NAME.match(text)
+    name, angle, rest = text[quoted.end() if quoted else 0 :].partition("<")
+    if not angle:
+        address, _, comment = text.partition("(")
+        return clean(comment.partition(")")[0]), clean(address.partition(",")[0])
+    name = _ESCAPED.sub(r"\1", quoted[1]) if quoted and not name.strip() else text[: -len(rest) - 1]
+    return clean(decode_header(name.encode("utf-8", "replace"), defects)), clean(rest.partition(">")[0])
+
+
+class _Body:
+    """Segments and links as they are gathered."""
+
+    def __init__(self, defects: list[Defect]) -> None:
+        self.defects = defects
+        self.kinds: list[SegmentKind] = []
+        self.texts: list[str] = []
+        self.hidden: list[bool] = []
+        self.links: list[Link] = []
+        self.pictures = 0
+        self.language = ""
+        self.top = 0
+
+    def add(self, kind: SegmentKind, text: str) -> None:
+        """Add one text, not yet clean."""
+        self.kinds.append(kind)
+        self.texts.append(text)
+        self.hidden.append(False)
+
+    def add_page(self, page: Page, kind: SegmentKind | None) -> None:
+        """Add what a page says; `kind` overrides (quoted)."""
+        first = len(self.texts)
+        self.kinds += page.kinds if kind is None else [kind] * len(page.kinds)
+        self.texts += page.texts
+        self.hidden += page.hidden
+        self.links += [Link(host, path, index if index < 0 else index + first) for host, path, index in page.links]
+        self.pictures += page.pictures
+        for defect in page.defects:
+            note(self.defects, defect)
+
+    def message(self, channel: Channel, **fields: Any) -> Message:
+        """Clean every text, drop the empty ones, settle preheader and footer."""
+        self._clean()
+        self._settle_kinds()
+        words = sum(len(text) for kind, text in zip(self.kinds, self.texts, strict=True) if kind != SegmentKind.SUBJECT)
+        if not words:
+            note(self.defects, Defect(DefectCode.IMAGE_ONLY if self.pictures else DefectCode.EMPTY))
+        elif self.pictures and self._few_words():
+            note(self.defects, Defect(DefectCode.IMAGE_ONLY, str(self.pictures)))
+        segments = tuple(make_segments(self.kinds, self.texts, self.hidden))
+        links, defects = tuple(self.links), tuple(self.defects)
+        return Message(
+            channel,
+            segments=segments,
+            links=links,
+            defects=defects,
+            images=self.pictures,
+            language=self.language,
+            **fields,
+        )
+
+    def _few_words(self) -> bool:
+        said = (
+            text
+            for kind, text, hidden in zip(self.kinds, self.texts, self.hidden, strict=True)
+            if not hidden and kind not in (SegmentKind.SUBJECT, SegmentKind.FOOTER, SegmentKind.ALT)
+        )
+        count = 0
+        for text in said:
+            count += len(text.split())
+            if count > _IMAGE_ONLY_WORDS:
+                return False
+        return True
+
+    def _clean(self) -> None:
+        if is_obfuscated("|".join(self.texts)):
+            note(self.defects, Defect(DefectCode.OBFUSCATED))
+        self.texts = clean_all(self.texts)
+        if not all(self.texts):
+            self._drop_empty()
+
+    def _drop_empty(self) -> None:
+        kept = [index for index, text in enumerate(self.texts) if text]
+        moved = {old: new for new, old in enumerate(kept)}
+        self.links = [link._replace(segment=moved.get(link.segment, -1)) for link in self.links]
+        self.kinds = [self.kinds[index] for index in kept]
+        self.hidden = [self.hidden[index] for index in kept]
+        self.texts = [self.texts[index] for index in kept]
+
+    def _settle_kinds(self) -> None:
+        first = next((i for i, kind in enumerate(self.kinds) if kind != SegmentKind.SUBJECT), len(self.kinds))
+        if first < len(self.kinds) and self.hidden[first]:
+            self.kinds[first] = SegmentKind.PREHEADER
+        for index in range(max(first, footer_start(self.texts, self.kinds)), len(self.kinds)):
+            self.kinds[index] = SegmentKind.FOOTER
+
+
+def _read_parts(scanned: Scan, body: _Body) -> None:
+    """Read the text parts in order; a plain alternative to HTML comes last and adds only what the HTML does not say."""
+    parts = [part for part in scanned.parts if not part.attached] or scanned.parts
+    for part in scanned.parts:
+        if part not in parts:
+            note(body.defects, Defect(DefectCode.ATTACHMENT, part.media_type))
+    pages = {part.alternative for part in parts if part.alternative and part.media_type != "text/plain"}
+    later: list[tuple[Part, str]] = []
+    room = MAX_TEXT
+    for part in parts:
+        octets = decode_body(scanned.octets, part.start, part.end, part.encoding, room, body.defects)
+        room -= len(octets)
+        if part.media_type != "text/plain":
+            _read_html(octets, part, body)
+        elif part.alternative in pages:
+            later.append((part, decode_octets(octets, part.parameters.get("charset", ""), body.defects)))
+        else:
+            text = decode_octets(octets, part.parameters.get("charset", ""), body.defects)
+            _add_plain(body, paragraphs(text), quoted=part.quoted)
+    for part, text in later:
+        _add_plain(body, _unsaid(paragraphs(text), body.texts), quoted=part.quoted)
+
+
+def _read_html(octets: bytes, part: Part, body: _Body) -> None:
+    charset = part.parameters.get("charset", "")
+    if not octets.isascii() or charset.lower().startswith(("utf-16", "iso-2022")):
+        if not charset and (declared := _META_CHARSET.search(octets, 0, 2048)):
+            charset = declared[1].decode("ascii")
+        octets = decode_octets(octets, charset or "utf-8", body.defects).encode("utf-8", "replace")
+    body.add_page(read_page(octets), SegmentKind.QUOTED if part.quoted else None)
+
+
+def _add_plain(body: _Body, found: Iterator[tuple[SegmentKind, str]], *, quoted: bool) -> None:
+    for kind, text in found:
+        if _PGP in text:
+            note(body.defects, Defect(DefectCode.ENCRYPTED, "pgp"))
+        if "://" in text:
+            for url in _URL.findall(text):
+                if target := parse_url(url.rstrip(".,;:)>]'")):
+                    body.links.append(Link(*target, len(body.texts)))
+        body.add(SegmentKind.QUOTED if quoted else kind, text)
+
+
+def _unsaid(found: Iterator[tuple[SegmentKind, str]], said: list[str]) -> Iterator[tuple[SegmentKind, str]]:
+    """The paragraphs whose words the page does not have: more than one in five, and at least three."""
+    words = set(_WORD.findall(" ".join(said).lower()))
+    for kind, text in found:
+        own = _WORD.findall(_URL.sub(" ", text).lower())
+        missing = sum(word not in words for word in own)
+        if missing > max(2, len(own) // 5):
+            yield kind, text
+
+
+def message_from_text(text: str, *, channel: Channel, subject: str = "") -> Message:
+    """A message given as plain text (SMS, push)."""
+    body = _Body([])
+    if subject:
+        body.add(SegmentKind.SUBJECT, subject)
+    _add_plain(body, paragraphs(text), quoted=False)
+    return body.message(channel, subject=clean(subject), size=len(text.encode("utf-8", "replace")))
+
+
+_STRINGS = ("id", "from", "subject", "text", "html", "controller", "brand", "topic", "declared", "campaign")
+
+
+def message_from_json(document: Mapping[str, Any]) -> Message:
+    """A JSON message (design §5). Raises `InputError` naming the field, its value's type and what is allowed."""
+    values = {name: _string(document, name) for name in _STRINGS}
+    channel = _channel(document)
+    headers = _headers(document)
+    if not values["text"] and not values["html"] and not values["subject"]:
+        raise InputError("text: missing: a message needs text, html or subject")
+    body = _Body([])
+    if values["subject"]:
+        body.add(SegmentKind.SUBJECT, values["subject"])
+    _read_json_body(values["text"], values["html"], body)
+    name, address = _mailbox(values["from"].encode("utf-8", "replace"), body.defects)
+    declaring = (headers[header][0] for header in DECLARING_HEADERS if header in headers)
+    kept = {key: value for key, value in headers.items() if key in KEPT_HEADERS or key.startswith("x-campaign")}
+    return body.message(
+        channel,
+        subject=clean(values["subject"]),
+        from_name=name,
+        from_address=address,
+        message_id=values["id"],
+        headers=MappingProxyType(kept),
+        declared=clean(values["declared"]) or next(declaring, ""),
+        size=sum(len(values[name].encode("utf-8", "replace")) for name in ("subject", "text", "html")),
+    )
+
+
+def _read_json_body(text: str, html: str, body: _Body) -> None:
+    if len(text) + len(html) > MAX_TEXT:
+        note(body.defects, Defect(DefectCode.TEXT_TOO_LARGE, str(MAX_TEXT)))
+        text, html = text[:MAX_TEXT], html[:MAX_TEXT]
+    if html:
+        body.add_page(read_page(html.encode("utf-8", "replace")), None)
+    found = paragraphs(text)
+    _add_plain(body, _unsaid(found, body.texts) if html else found, quoted=False)
+
+
+def _string(document: Mapping[str, Any], name: str) -> str:
+    value = document.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise InputError(f"{name}: {type(value).__name__}: must be a string")
+    return value
+
+
+def _channel(document: Mapping[str, Any]) -> Channel:
+    value = document.get("channel", Channel.EMAIL.value)
+    try:
+        return Channel(value)
+    except ValueError:
+        allowed = ", ".join(Channel)
+        raise InputError(f"channel: {str(value)[:40]!r}: must be one of {allowed}") from None
+
+
+def _headers(document: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Header fields of a JSON message: name -> string or list of strings."""
+    given = document.get("headers") or {}
+    if not isinstance(given, Mapping):
+        raise InputError(f"headers: {type(given).__name__}: must be an object of strings or lists of strings")
+    found: dict[str, tuple[str, ...]] = {}
+    for name, value in given.items():
+        values = value if isinstance(value, list) else [value]
+        if not isinstance(name, str) or not all(isinstance(item, str) for item in values):
+            raise InputError(f"headers.{name}: {type(value).__name__}: must be a string or a list of strings")
+        found[name.lower()] = tuple(clean(item)[:_MAX_VALUE] for item in values)
+    return found

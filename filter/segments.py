@@ -1,0 +1,143 @@
+"""What was read, and in which form: `Segment`, `Link`, `Defect`, and the one place where text is cleaned.
+
+Clean text is NFC, has single spaces and no line ends, and none of the characters a reader cannot see. Pure, never
+raises, linear in the characters.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from functools import partial
+from typing import NamedTuple
+
+from .labels import SegmentKind
+
+
+class DefectCode(StrEnum):
+    """What was wrong with a message as received. Codes in `UNREAD` left content that nobody judged."""
+
+    # read all the same
+    HEADER_MALFORMED = "header_malformed"
+    BARE_LINE_END = "bare_line_end"
+    ENCODING_DAMAGED = "encoding_damaged"
+    CHARSET_REPLACED = "charset_replaced"
+    BOUNDARY_MISSING = "boundary_missing"
+    OBFUSCATED = "obfuscated"
+    STRUCTURE_LOST = "structure_lost"
+    # content not judged
+    CHARSET_UNKNOWN = "charset_unknown"
+    ENCODING_UNKNOWN = "encoding_unknown"
+    HEADERS_TOO_LARGE = "headers_too_large"
+    TOO_MANY_PARTS = "too_many_parts"
+    TOO_DEEP = "too_deep"
+    TEXT_TOO_LARGE = "text_too_large"
+    ENCRYPTED = "encrypted"
+    ATTACHMENT = "attachment"
+    IMAGE_ONLY = "image_only"
+    EMPTY = "empty"
+    INTERNAL = "internal"
+
+
+UNREAD = frozenset(
+    {
+        DefectCode.CHARSET_UNKNOWN,
+        DefectCode.ENCODING_UNKNOWN,
+        DefectCode.HEADERS_TOO_LARGE,
+        DefectCode.TOO_MANY_PARTS,
+        DefectCode.TOO_DEEP,
+        DefectCode.TEXT_TOO_LARGE,
+        DefectCode.ENCRYPTED,
+        DefectCode.ATTACHMENT,
+        DefectCode.IMAGE_ONLY,
+        DefectCode.EMPTY,
+        DefectCode.INTERNAL,
+    }
+)
+
+
+class Defect(NamedTuple):
+    """One oddity: its code and a short, safe detail (a media type, a charset name, a count; never message text)."""
+
+    code: DefectCode
+    detail: str = ""
+
+    @property
+    def unread(self) -> bool:
+        """Whether it left content that nobody judged."""
+        return self.code in UNREAD
+
+
+class Segment(NamedTuple):
+    """One piece of text in reading order: NFC, single spaces, no line ends, no zero-width or control characters."""
+
+    kind: SegmentKind
+    text: str
+    hidden: bool = False
+
+
+class Link(NamedTuple):
+    """A link: host lower-case without port, path with query, index of the segment that shows it (-1: none)."""
+
+    host: str
+    path: str
+    segment: int = -1
+
+
+# tuple.__new__ from C: a NamedTuple's own constructor is a Python call, and a statement has hundreds of segments.
+_new_segment = partial(tuple.__new__, Segment)
+
+
+def make_segments(kinds: Iterable[SegmentKind], texts: Iterable[str], hidden: Iterable[bool]) -> list[Segment]:
+    """Zip three columns into segments."""
+    return list(map(_new_segment, zip(kinds, texts, hidden, strict=True)))
+
+
+# Characters a reader does not see: C0/C1 controls, soft hyphen, joiners, directional marks, fillers, selectors, tags.
+_INVISIBLE_SET = (
+    "\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
+    "\u202a-\u202e\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e0fff"
+)
+_INVISIBLE = re.compile(f"[{_INVISIBLE_SET}]+")
+_CONTROL = re.compile("[\x00-\x08\x0e-\x1b\x7f]")
+# Letters that only look different: mathematical bold and italic, full width, circled. Read as the plain letter.
+_STYLED = re.compile("[\uff01-\uff5e\u24b6-\u24e9\U0001d400-\U0001d7ff\U0001f130-\U0001f149]+")
+# Single letters with something invisible between each: no language hyphenates like that; and overridden direction.
+_SPLIT_WORD = re.compile(f"[A-Za-z](?:[{_INVISIBLE_SET}]+[A-Za-z]){{2}}|[\u202d\u202e]")
+
+
+def is_obfuscated(text: str) -> bool:
+    """Whether invisible characters cut words apart or turn their direction (padding between words is usual)."""
+    return not text.isascii() and _SPLIT_WORD.search(text) is not None
+
+
+def clean(text: str) -> str:
+    """One text in clean form (see the module's docstring)."""
+    if not text.isascii():
+        text = _STYLED.sub(_plain_letters, _INVISIBLE.sub("", text))
+        text = text if unicodedata.is_normalized("NFC", text) else unicodedata.normalize("NFC", text)
+    elif not text.isprintable():
+        text = _CONTROL.sub("", text)
+    return " ".join(text.split())
+
+
+def clean_all(texts: Sequence[str]) -> list[str]:
+    """Each text in clean form; looks at the whole first, because most messages are ASCII with clean spaces."""
+    whole = "|".join(texts)
+    if whole.isascii() and whole.isprintable() and "  " not in whole:
+        return [text.strip() for text in texts]
+    return [clean(text) for text in texts]
+
+
+def _plain_letters(match: re.Match[str]) -> str:
+    return unicodedata.normalize("NFKC", match[0])
+
+
+_URL = re.compile(r"\s*(?:https?:)?/[/\\]+(?:[^/?#\\@]*@)?([^/?#\\:]*)(?::\d*)?([^#]*)", re.IGNORECASE)
+_MAX_URL = 2_048
+
+
+def parse_url(url: str) -> tuple[str, str] | None:
+    """Host (lower-case, no port) and path with query of a web address; None for mailto:, tel:, fragments and the like."""
+    found = _URL.match(url[:_MAX_URL])
+    return (found[1].strip().lower().rstrip("."), found[2].strip()) if found else None

@@ -1,0 +1,195 @@
+"""Which elements of a page are out of sight: found in the page's octets first, looked at closely in the tree.
+
+Asking every element for its style costs more than parsing the page; few elements hide anything. So one Hyperscan pass
+over the octets finds the declarations that can hide, the tags they stand in get a mark attribute, and only marked
+elements (and those of hiding classes) are examined. Never raises; pure; linear.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from functools import cache
+from typing import NamedTuple
+
+import hyperscan
+from selectolax.lexbor import LexborHTMLParser, LexborNode
+
+MARK = "data-consentry-look"
+_MARK_ATTRIBUTE = f" {MARK}=1 ".encode()
+_MAX_MARKS = 1_000
+_MAX_CLASSES = 50
+_MAX_COLOURS = 16
+_MAX_CLIMB = 64
+
+_HIDE, _BACKGROUND = 0, 1
+_EXPRESSIONS = (
+    (rb"display\s*:\s*none", _HIDE),
+    (rb"visibility\s*:\s*(hidden|collapse)", _HIDE),
+    (rb"font-size\s*:\s*0", _HIDE),
+    (rb"(height|width)\s*:\s*0", _HIDE),
+    (rb"opacity\s*:\s*0", _HIDE),
+    (rb"text-indent\s*:\s*-", _HIDE),
+    (rb"(left|top)\s*:\s*-\d{3}", _HIDE),
+    (rb"[^-]color\s*:\s*transparent", _HIDE),
+    (rb"\shidden[\s=>/]", _HIDE),
+    (rb"background(-color)?\s*:", _BACKGROUND),
+    (rb"bgcolor\s*=", _BACKGROUND),
+)
+_TAG_NAME = re.compile(rb"<[a-zA-Z][a-zA-Z0-9:-]*(?=[\s/])")
+_COLOUR_AFTER = re.compile(rb"[\s\"']*(#[0-9a-fA-F]{3,8}|[a-zA-Z]{3,20})\b")
+_STYLE_BLOCK = re.compile(rb"<style\b[^>]*>(.*?)(?:</style|\Z)", re.IGNORECASE | re.DOTALL)
+_DECLARATION = re.compile(r"([a-z-]+)\s*:\s*([^;]*)")
+_ZERO = re.compile(r"0*(?:\.0+)?(?:px|pt|em|rem|%)?$")
+_FAR = re.compile(r"-\d{3,}(?:\.\d+)?(?:px|pt)|-\d{2,}(?:em|rem)")
+_CLASS = re.compile(r"^(?:[a-z]+)?\.([a-z_][\w-]*)$")
+_COLOUR = re.compile(r"#[0-9a-f]{3,8}|[a-z]{3,20}")
+_WHITE = (b"#fff", b"#ffffff", b"white")
+
+
+class Look(NamedTuple):
+    """The page with marks at the tags to examine, and the classes its style sheet takes out of sight."""
+
+    html: bytes
+    marked: bool
+    classes: tuple[str, ...]
+
+
+@cache
+def _database() -> hyperscan.Database:
+    database = hyperscan.Database()
+    flags = [hyperscan.HS_FLAG_CASELESS] * len(_EXPRESSIONS)
+    expressions = [expression for expression, _ in _EXPRESSIONS]
+    database.compile(expressions=expressions, ids=[use for _, use in _EXPRESSIONS], flags=flags)
+    return database
+
+
+def mark(html: bytes) -> Look:
+    """Find what may hide text and mark the tags where it is declared."""
+    hits: dict[int, list[int]] = {_HIDE: [], _BACKGROUND: []}
+    _database().scan(html, match_event_handler=lambda use, _start, end, _flags, _: hits[use].append(end))
+    places = [*hits[_HIDE][:_MAX_MARKS], *_same_colour_places(html, hits[_BACKGROUND][:_MAX_MARKS])]
+    classes: tuple[str, ...] = ()
+    if places and _STYLE_BLOCK.search(html, 0, max(places)):
+        classes = tuple(hiding_classes(html))
+    tags = sorted({end for place in places if (end := _tag_before(html, place))})
+    if not tags:
+        return Look(html, False, classes)
+    pieces = [html[start:end] for start, end in zip([0, *tags], [*tags, len(html)], strict=True)]
+    return Look(_MARK_ATTRIBUTE.join(pieces), True, classes)
+
+
+def _tag_before(html: bytes, place: int) -> int:
+    """Where the name of the tag ends that holds `place`; 0 when it stands in no tag."""
+    start = html.rfind(b"<", max(0, place - 4_096), place)
+    name = _TAG_NAME.match(html, start) if start >= 0 else None
+    return name.end() if name and name.end() < place else 0
+
+
+def _same_colour_places(html: bytes, backgrounds: Iterable[int]) -> Iterator[int]:
+    """Where a text colour is declared that is also a background somewhere on the page (or white)."""
+    spellings = set(_WHITE)
+    for place in backgrounds:
+        if len(spellings) < _MAX_COLOURS and (colour := _COLOUR_AFTER.match(html, place)):
+            spellings.add(colour[1])
+    for spelling in spellings:
+        at, found = html.find(spelling), 0
+        while at >= 0 and found < _MAX_MARKS:
+            if html[max(0, at - 8) : at].rstrip(b" :=\"'").endswith(b"color"):
+                found += 1
+                yield at
+            at = html.find(spelling, at + 1)
+
+
+def hiding_classes(html: bytes) -> Iterator[str]:
+    """Classes that style sheets take out of sight for everyone: rules inside @media and the like do not count."""
+    count = 0
+    for block in _STYLE_BLOCK.finditer(html):
+        for selector, body in _top_rules(block[1].decode("utf-8", "replace").lower()):
+            if count < _MAX_CLASSES and hides(declarations(body)):
+                for name in filter(None, map(_CLASS.match, map(str.strip, selector.split(",")))):
+                    count += 1
+                    yield name[1]
+
+
+def _top_rules(sheet: str) -> Iterator[tuple[str, str]]:
+    """Selector and body of each rule that stands in no other block."""
+    sheet = re.sub(r"/\*.*?(?:\*/|\Z)", " ", sheet, flags=re.DOTALL)
+    depth, selector, start = 0, "", 0
+    for brace in re.finditer(r"[{}]", sheet):
+        if brace[0] == "{":
+            if depth == 0:
+                selector, start = sheet[start : brace.start()].strip(), brace.end()
+            depth += 1
+        elif depth:
+            depth -= 1
+            if depth == 0:
+                if not selector.startswith("@"):
+                    yield selector, sheet[start : brace.start()]
+                start = brace.end()
+
+
+def declarations(style: str) -> dict[str, str]:
+    """The declarations of a style attribute or rule, lower-case."""
+    text = style.lower().replace("!important", "")
+    return {name: value.strip() for name, value in _DECLARATION.findall(text)}
+
+
+def hides(style: dict[str, str]) -> bool:
+    """Whether an element with these declarations, and all text in it, is out of sight."""
+    get = style.get
+    if get("display") == "none" or get("visibility") in ("hidden", "collapse"):
+        return True
+    if _is_zero(get("opacity")) or get("color") == "transparent" or _FAR.match(get("text-indent", "")):
+        return True
+    if get("overflow") == "hidden" and any(
+        _is_zero(get(side)) for side in ("max-height", "height", "max-width", "width")
+    ):
+        return True
+    return get("position") in ("absolute", "fixed") and any(_FAR.match(get(side, "")) for side in ("left", "top"))
+
+
+def _is_zero(value: str | None) -> bool:
+    return value is not None and value != "" and _ZERO.match(value) is not None
+
+
+def hidden_nodes(tree: LexborHTMLParser, look: Look) -> Iterator[LexborNode]:
+    """The elements whose text is out of sight."""
+    if look.marked:
+        for node in tree.css(f"[{MARK}]"):
+            if _is_hidden(node):
+                yield node
+    for name in look.classes:
+        yield from tree.css(f".{name}")
+
+
+def _is_hidden(node: LexborNode) -> bool:
+    attributes = node.attributes
+    style = declarations(attributes.get("style") or "")
+    if "hidden" in attributes or hides(style):
+        return True
+    if _is_zero(style.get("font-size")):
+        return not any(child.is_element_node for child in node.iter())
+    colour = style.get("color") or attributes.get("color")
+    return bool(colour) and _normal(str(colour)) == _background(node)
+
+
+def _background(node: LexborNode) -> str:
+    """The colour behind an element: the nearest declared background, white when there is none."""
+    above: LexborNode | None = node
+    for _ in range(_MAX_CLIMB):
+        if above is None or not above.is_element_node:
+            break
+        attributes = above.attributes
+        style = declarations(attributes.get("style") or "")
+        if "background-image" in style or "url(" in style.get("background", "") or attributes.get("background"):
+            return ""  # a picture: nobody can say
+        colour = style.get("background-color") or style.get("background") or attributes.get("bgcolor")
+        if colour and "transparent" not in colour:
+            return _normal(colour)
+        above = above.parent
+    return _normal("white")
+
+
+def _normal(colour: str) -> str:
+    found = _COLOUR.search(colour.lower())
+    name = {"white": "#ffffff", "black": "#000000"}.get(found[0], found[0]) if found else ""
+    return "#" + "".join(2 * digit for digit in name[1:]) if len(name) == 4 and name[0] == "#" else name
