@@ -1,0 +1,315 @@
+"""How consent events are laid out in the index: a few octets each, self-checking, without loss.
+
+What many records share (capture, arrival time of the batch, which fields they carry and how those are spelt) is a
+*template*, stored once. A record is then: template number, event time, and the fields the template lists. A value is
+all records of one wide subject key, in order of arrival, and a check sum.
+
+    value   := record+ check(2)
+    record  := template(3) event_time(6) [exact key(16)] field* [received_at(6)]      all numbers big-endian
+
+`exact key` is there when it differs from the wide key. Text fields are spelt out unless they are UUIDs, 32 hex digits
+or a short prefix with a number ("ORD-0012345"), which take 16 octets or as few as the digits need.
+
+Raises `ConsentDataError` for a damaged value or template: never "no record", never a guess. No I/O.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from functools import partial
+from hashlib import blake2b
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+from zlib import crc32
+
+import orjson
+
+from .errors import ConsentDataError
+from .evidence import Capture, ConsentEvent, EventKind, Grade, Scope
+
+MAX_TEXT: Final = 255  # octets of a per-record reference
+MAX_TIME: Final = (1 << 48) - 1  # milliseconds; the year 10889
+MAX_TEMPLATES: Final = 1 << 24
+
+_TIME = 6
+_KEY = 16
+_HEAD = 3 + _TIME
+_CHECK = 2
+
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
+_HEX = re.compile(r"[0-9a-f]{32}").fullmatch
+_NUMBERED = re.compile(r"((?:[A-Za-z]{1,8}[-_:/.])?)([0-9]{1,18})").fullmatch
+_DIGIT_OCTETS = [0, *(((10**width - 1).bit_length() + 7) // 8 for width in range(1, 19))]
+
+_TEXT_FIELDS: Final = ("id", "evidence_ref", "transaction_ref", "request_ref", "subscriber_evidence")
+_NUMBER_FIELDS: Final = ("source_seq", "expires_at", "valid_until")
+_DEFAULTS: Final[dict[str, Any]] = ConsentEvent._field_defaults
+_POSITIONS: Final = {name: index for index, name in enumerate(ConsentEvent._fields)}
+
+_Reader = Callable[[bytes, int], tuple[Any, int]]
+Layout = tuple[tuple[str, str], ...]
+
+
+class Record(NamedTuple):
+    """One decoded record: the exact subject key it was made for, and the event."""
+
+    exact: bytes
+    event: ConsentEvent
+
+
+@dataclass(frozen=True)
+class Template:
+    """What records share.
+
+    `received_at` 0: each record has its own. `layout` pairs each field that records carry with its spelling. `narrow`:
+    each record carries its exact key. Records without an `id` field have one derived from their content.
+    """
+
+    capture: Capture
+    received_at: int = 0
+    layout: Layout = ()
+    narrow: bool = False
+    identity: bytes = field(init=False, repr=False, compare=False)
+    undated_identity: bytes = field(init=False, repr=False, compare=False)
+    readers: tuple[tuple[int, _Reader], ...] = field(init=False, repr=False, compare=False)
+    has_id: bool = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Compile the layout; name the content apart from when and with which batch it came."""
+        terms = _capture_to_json(self.capture)
+        object.__setattr__(self, "identity", self._name_content({**terms, "batch": ""}))
+        # The same undated opt-out in a later list is a new act: it must count again after a grant in between.
+        object.__setattr__(self, "undated_identity", self._name_content(terms))
+        readers = tuple((_POSITIONS[name], _reader(spelling)) for name, spelling in self.layout)
+        object.__setattr__(self, "readers", readers)
+        object.__setattr__(self, "has_id", any(name == "id" for name, _ in self.layout))
+
+    def _name_content(self, terms: dict[str, Any]) -> bytes:
+        return blake2b(orjson.dumps([terms, self.layout, self.narrow]), digest_size=8).digest()
+
+    def to_json(self) -> bytes:
+        """The stored form."""
+        return orjson.dumps(
+            {
+                "capture": _capture_to_json(self.capture),
+                "received_at": self.received_at,
+                "layout": self.layout,
+                "narrow": self.narrow,
+            }
+        )
+
+    @classmethod
+    def from_json(cls, data: bytes) -> "Template":
+        """The inverse of `to_json`."""
+        try:
+            stored = orjson.loads(data)
+            layout = tuple((name, spelling) for name, spelling in stored["layout"])
+            return cls(_capture_from_json(stored["capture"]), stored["received_at"], layout, stored["narrow"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConsentDataError("consent index is damaged: a record template cannot be read") from error
+
+
+class Templates:
+    """The numbered templates of one index; numbers are given in order and never reused."""
+
+    def __init__(self) -> None:
+        self._listed: list[Template] = []
+        self._numbers: dict[Template, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._listed)
+
+    def __getitem__(self, number: int) -> Template:
+        return self._listed[number]
+
+    def number(self, template: Template) -> int:
+        """The number of `template`, a new one if need be."""
+        known = self._numbers.setdefault(template, len(self._listed))
+        if known == len(self._listed):
+            if known >= MAX_TEMPLATES:
+                raise ConsentDataError(f"consent index is full: more than {MAX_TEMPLATES} different record templates")
+            self._listed.append(template)
+        return known
+
+    def truncate(self, count: int) -> None:
+        """Forget all but the first `count` (a transaction was undone)."""
+        for template in self._listed[count:]:
+            del self._numbers[template]
+        del self._listed[count:]
+
+    def records(self, value: bytes, wide: bytes) -> Iterator[Record]:
+        """Decode a value; `ConsentDataError` when it is damaged, `UnknownTemplateError` when it is newer than us."""
+        for template, start, end in self.spans(value):
+            yield template_record(template, value, start, end, wide)
+
+    def spans(self, value: bytes) -> Iterator[tuple[Template, int, int]]:
+        """Where each record of a value lies, once the check sum is found right."""
+        limit = len(value) - _CHECK
+        if limit < _HEAD or check(value[:limit]) != value[limit:]:
+            raise ConsentDataError("consent index is damaged: a record fails its check sum; restore it or import again")
+        start = 0
+        while start < limit:
+            number = int.from_bytes(value[start : start + 3], "big")
+            if number >= len(self._listed):
+                raise UnknownTemplateError(number)
+            template = self._listed[number]
+            end = _skip(template, value, start)
+            if end > limit:
+                raise ConsentDataError("consent index is damaged: a record is cut short; restore it or import again")
+            yield template, start, end
+            start = end
+
+
+class UnknownTemplateError(ConsentDataError):
+    """A record refers to a template that has not been read yet, or never was written."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"consent index is damaged: record template {number} is missing")
+
+
+def check(body: bytes) -> bytes:
+    """The check sum of a value."""
+    return (crc32(body) & 0xFFFF).to_bytes(_CHECK, "big")
+
+
+def identity(template: Template, record: bytes) -> tuple[bytes, bytes]:
+    """What makes a record the same act as another, whenever and in whichever batch it arrived."""
+    body = record[3:] if template.received_at else record[3:-_TIME]
+    return (template.identity if any(body[:_TIME]) else template.undated_identity), body
+
+
+def spell(text: str) -> tuple[str, bytes]:
+    """The shortest lossless spelling of a reference: its name for the layout, and the octets."""
+    if numbered := _NUMBERED(text):
+        prefix, digits = numbered.groups()
+        return f"{prefix}#{len(digits)}", int(digits).to_bytes(_DIGIT_OCTETS[len(digits)], "big")
+    if _UUID(text):
+        return "uuid", bytes.fromhex(text.replace("-", ""))
+    if _HEX(text):
+        return "hex", bytes.fromhex(text)
+    octets = text.encode()
+    if len(octets) > MAX_TEXT:
+        raise ConsentDataError(f"reference of {len(octets)} octets; allowed are {MAX_TEXT}")
+    return "text", bytes((len(octets),)) + octets
+
+
+def time_octets(milliseconds: int) -> bytes:
+    """An instant as stored; refuses what does not fit."""
+    if not 0 <= milliseconds <= MAX_TIME:
+        raise ConsentDataError(f"time {milliseconds} is outside 0 to {MAX_TIME} milliseconds")
+    return milliseconds.to_bytes(_TIME, "big")
+
+
+def encode(event: ConsentEvent, narrow: bytes = b"") -> tuple[Template, bytes]:
+    """A template and the rest of the record (all but the template number).
+
+    `narrow` is the exact key where it differs from the wide one. An event of a batch shares its arrival time.
+    """
+    layout: list[tuple[str, str]] = []
+    parts = [time_octets(event.event_time), narrow]
+    for name in ConsentEvent._fields[1:]:
+        given = getattr(event, name)
+        if name in _TEXT_FIELDS and given:
+            spelling, octets = spell(given)
+        elif name in _NUMBER_FIELDS and given != _DEFAULTS[name]:
+            spelling, octets = "int", given.to_bytes(8, "big")
+        else:
+            continue
+        layout.append((name, spelling))
+        parts.append(octets)
+    shared = event.received_at if event.capture.batch else 0
+    if not shared:
+        parts.append(time_octets(event.received_at))
+    return Template(event.capture, shared, tuple(layout), bool(narrow)), b"".join(parts)
+
+
+def template_record(template: Template, value: bytes, start: int, end: int, wide: bytes) -> Record:
+    """Decode the record at `start`; its length has been checked."""
+    at = start + _HEAD
+    made = int.from_bytes(value[start + 3 : at], "big")
+    exact = wide
+    if template.narrow:
+        exact = value[at : at + _KEY]
+        at += _KEY
+    received = template.received_at or int.from_bytes(value[end - _TIME : end], "big")
+    if not template.readers:
+        return Record(
+            exact, ConsentEvent(template.capture, _derived_id(template, value, start, end, exact), made, received)
+        )
+    given = [template.capture, "", made, received, *_DEFAULTS.values()]
+    for position, read in template.readers:
+        given[position], at = read(value, at)
+    if not template.has_id:
+        given[1] = _derived_id(template, value, start, end, exact)
+    return Record(exact, ConsentEvent(*given))
+
+
+def _derived_id(template: Template, value: bytes, start: int, end: int, exact: bytes) -> str:
+    name, body = identity(template, value[start:end])
+    return blake2b(exact + name + body, digest_size=8).hexdigest()
+
+
+def _skip(template: Template, value: bytes, start: int) -> int:
+    """Where the record at `start` ends."""
+    at = start + _HEAD + (_KEY if template.narrow else 0)
+    try:
+        for _, read in template.readers:
+            _, at = read(value, at)
+    except (IndexError, UnicodeDecodeError, ValueError) as error:
+        raise ConsentDataError("consent index is damaged: a record cannot be read") from error
+    return at if template.received_at else at + _TIME
+
+
+def _reader(spelling: str) -> _Reader:
+    fixed = {"text": _read_text, "uuid": _read_uuid, "hex": _read_hex, "int": _read_int}
+    if spelling in fixed:
+        return fixed[spelling]
+    prefix, mark, width = spelling.rpartition("#")
+    if not mark or not width.isdigit() or not 1 <= int(width) < len(_DIGIT_OCTETS):
+        raise ValueError(spelling)
+    return partial(_read_numbered, prefix, int(width))
+
+
+def _read_text(value: bytes, at: int) -> tuple[str, int]:
+    end = at + 1 + value[at]
+    return value[at + 1 : end].decode(), end
+
+
+def _read_uuid(value: bytes, at: int) -> tuple[str, int]:
+    return str(UUID(bytes=value[at : at + _KEY])), at + _KEY
+
+
+def _read_hex(value: bytes, at: int) -> tuple[str, int]:
+    return value[at : at + _KEY].hex(), at + _KEY
+
+
+def _read_int(value: bytes, at: int) -> tuple[int, int]:
+    return int.from_bytes(value[at : at + 8], "big"), at + 8
+
+
+def _read_numbered(prefix: str, width: int, value: bytes, at: int) -> tuple[str, int]:
+    end = at + _DIGIT_OCTETS[width]
+    return f"{prefix}{int.from_bytes(value[at:end], 'big'):0{width}}", end
+
+
+_CAPTURE_FIELDS: Final = tuple(one.name for one in fields(Capture) if one.init)
+_CAPTURE_DEFAULTS: Final = {one.name: one.default for one in fields(Capture) if one.init}
+
+
+def _capture_to_json(capture: Capture) -> dict[str, Any]:
+    given = {name: getattr(capture, name) for name in _CAPTURE_FIELDS}
+    kept = {name: thing for name, thing in given.items() if thing != _CAPTURE_DEFAULTS[name]}
+    return {**kept, "scope": list(capture.scope)}
+
+
+def _capture_from_json(stored: dict[str, Any]) -> Capture:
+    given: dict[str, Any] = {name: tuple(thing) if isinstance(thing, list) else thing for name, thing in stored.items()}
+    given["kind"] = EventKind(stored["kind"])
+    given["grade"] = Grade(stored.get("grade", Grade.NONE))
+    given["scope"] = Scope(*_four(stored["scope"]))
+    return Capture(**given)
+
+
+def _four(parts: Sequence[str]) -> tuple[str, str, str, str]:
+    channel, controller, brand, topic = parts
+    return channel, controller, brand, topic

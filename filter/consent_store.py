@@ -1,0 +1,336 @@
+"""The consent index as the rest of the program sees it: look-up, account of an address, writing events, freshness.
+
+    DIR/CURRENT              name of the index file in use; replaced atomically when a large import builds a new one
+    DIR/index-000001.lmdb    the index file (consent_index)
+    DIR/lock                 held while writing: one writer at a time, any number of readers
+
+No address is stored. A small write is seen by every reader at once, a rebuilt index within a second; the file a rebuild
+replaced is kept until the next one. Open one store per directory and process, after forking, on a local file system.
+Raises `ConsentDataError` when the index is missing, damaged, of another schema or another subject key, and
+`AddressError` for what is no address. Disk errors pass through.
+"""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Any, Final, NamedTuple, Self
+
+from .address import Subject, SubjectKeyer
+from .consent import ANY, NO_RECORD, OPT_OUTS, ConsentAnswer, ConsentEvent, EventKind, Scope, resolve
+from .consent_build import Runs, add_in_place, build
+from .consent_codec import Record, encode
+from .consent_index import ConsentIndex, Tally
+from .errors import ConsentDataError
+from .labels import Channel
+
+REFRESH_EVERY: Final = 1.0  # seconds between looks at CURRENT
+REBUILD_FROM: Final = 50_000  # records; smaller loads are one transaction
+
+_MATCH_WIDE: Final = OPT_OUTS | {EventKind.BLOCK}
+_CHANNELS: Final = {str(channel): channel for channel in Channel}
+
+
+class Entry(NamedTuple):
+    """One event and whom it concerns."""
+
+    subject: Subject
+    event: ConsentEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What a write did: records that were new, records that were there already, subjects seen for the first time."""
+
+    added: int
+    duplicates: int
+    new_subjects: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """An index in figures. Times are epoch milliseconds UTC; `as_of` is when data last arrived, 0 for never.
+
+    `sources` maps each source to `event_time` and `received_at` (its latest) and `records`; `batches` lists imports.
+    """
+
+    subjects: int
+    records: int
+    kinds: Mapping[str, int]
+    sources: Mapping[str, Mapping[str, int]]
+    batches: tuple[Mapping[str, Any], ...]
+    templates: int
+    octets: int
+    key_id: str
+    as_of: int
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """All that is on record about one address.
+
+    `events` concern it; `other_spellings` counts grants and the like given for another spelling of the same mailbox
+    (plus tag, Gmail dots), which do not. `answers` holds the state in every scope that a basis of it names.
+    """
+
+    subject: Subject
+    events: tuple[ConsentEvent, ...]
+    other_spellings: int
+    answers: tuple[tuple[Scope, ConsentAnswer], ...]
+
+
+class ConsentStore:
+    """The consent index in one directory. Threads may share a store; processes open their own, after forking.
+
+    A writer creates the index if need be. `max_age` gives the greatest age of consent per topic ("*": all others) and
+    `stale_after` that of the data, both in milliseconds (0 or absent: no limit).
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        keyer: SubjectKeyer,
+        *,
+        readonly: bool = True,
+        max_age: Mapping[str, int] = MappingProxyType({}),
+        stale_after: int = 0,
+    ) -> None:
+        self.directory = directory
+        self.keyer = keyer
+        self._readonly = readonly
+        self._max_age = dict(max_age)
+        self._any_age = self._max_age.get(ANY, 0)
+        self._stale_after = stale_after
+        self._seen = (0, 0)
+        if not readonly:
+            self._create()
+        self._look()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the index file."""
+        self._index.close()
+
+    def lookup(self, address: str, scope: Scope, at: int) -> ConsentAnswer:
+        """The consent of `address` in a concrete scope at an instant (epoch milliseconds)."""
+        subject = self.keyer.subject(address, _channel(scope.channel))
+        records = self._fresh().read(subject.wide)
+        if not records:
+            return NO_RECORD
+        max_age = self._max_age.get(scope.topic, self._any_age)
+        return resolve(_matching(records, subject), scope, at, max_age=max_age)
+
+    def show(self, address: str, channel: Channel, at: int) -> Account:
+        """Everything on record that concerns an address, and the answer in every scope that its records name."""
+        subject = self.keyer.subject(address, channel)
+        records = self._fresh().read(subject.wide)
+        events = tuple(_matching(records, subject))
+        scopes = dict.fromkeys(scope for event in events for scope in _concrete(event))
+        answers = tuple((scope, self.lookup(address, scope, at)) for scope in scopes)
+        return Account(subject, events, len(records) - len(events), answers)
+
+    def stats(self) -> Stats:
+        """The index in figures."""
+        index = self._fresh()
+        txn = index.begin()
+        figures = index.get_meta(txn, "figures", {"subjects": 0, "records": 0, "kinds": {}})
+        return Stats(
+            subjects=figures["subjects"],
+            records=figures["records"],
+            kinds=figures["kinds"],
+            sources=index.get_meta(txn, "sources", {}),
+            batches=tuple(index.get_meta(txn, "batches", [])),
+            templates=len(index.templates),
+            octets=index.path.stat().st_size,
+            key_id=self.keyer.key_id,
+            as_of=index.get_meta(txn, "as_of", 0),
+        )
+
+    def age(self, now: int) -> int | None:
+        """Milliseconds since data last arrived, None when none ever did."""
+        index = self._fresh()
+        as_of = index.get_meta(index.begin(), "as_of", 0)
+        return now - as_of if as_of else None
+
+    def stale(self, at: int) -> bool:
+        """Whether the data is older than the configured bound (or there never was any)."""
+        if not self._stale_after:
+            return False
+        age = self.age(at)
+        return age is None or age > self._stale_after
+
+    def export(self) -> Iterator[tuple[bytes, Record]]:
+        """Every record with its wide subject key, in key order, as of one instant."""
+        index = self._fresh()
+        txn = index.begin()
+        for wide, value in index.items(txn):
+            for record in index.decode(value, wide, txn):
+                yield wide, record
+
+    def apply(self, entries: Iterable[Entry]) -> Applied:
+        """Add events, all or none; events that are there already change nothing. Synced to disk on return."""
+        listed = list(entries)
+        for entry in listed:
+            if entry.subject.key_id != self.keyer.key_id:
+                raise ConsentDataError(
+                    f"event {entry.event.id} has subject key id {entry.subject.key_id}; allowed is {self.keyer.key_id}"
+                )
+        with self._writing() as index:
+            tally = index.write(lambda txn: _add(index, txn, listed))
+        return Applied(tally.added, tally.duplicates, tally.new_subjects)
+
+    def record(self, address: str, channel: Channel, event: ConsentEvent) -> Applied:
+        """Add one event about an address."""
+        return self.apply([Entry(self.keyer.subject(address, channel), event)])
+
+    def touch(self, at: int) -> None:
+        """Note that the data was complete as of `at` although nothing new arrived (a feed's heartbeat)."""
+        with self._writing() as index:
+            index.write(lambda txn: index.put_meta(txn, "as_of", max(at, index.get_meta(txn, "as_of", 0))))
+
+    def load(self, runs: Runs, received_at: int, batch: dict[str, Any]) -> Applied:
+        """Add everything in `runs`, all or nothing; a load that is large beside what is there builds a new file."""
+        with self._writing() as index:
+            here = index.get_meta(index.begin(), "figures", {"subjects": 0})["subjects"]
+            if runs.total >= REBUILD_FROM and runs.total * 4 >= here:
+                tally = self._rebuild(index, runs, received_at, batch)
+            else:
+                tally = add_in_place(index, runs, received_at, batch)
+        return Applied(tally.added, tally.duplicates, tally.new_subjects)
+
+    def _rebuild(self, old: ConsentIndex, runs: Runs, received_at: int, batch: dict[str, Any]) -> Tally:
+        path = self.directory / _file_name(_file_number(old.path) + 1)
+        _remove(path)  # left by a build that was cut short
+        try:
+            new = ConsentIndex(path, self.keyer.key_id, readonly=False, create=True, durable=False)
+            try:
+                tally = build(new, old, runs, received_at, batch)
+                new.env.sync(True)
+            finally:
+                new.close()
+        except BaseException:
+            _remove(path)
+            raise
+        self._switch_to(path)
+        for number in range(_file_number(old.path)):
+            _remove(self.directory / _file_name(number))
+        return tally
+
+    def _switch_to(self, path: Path) -> None:
+        """Make `path` the index file in use, durably: complete file, then its name, then CURRENT."""
+        _sync(self.directory)
+        draft = self.directory / "CURRENT.new"
+        with draft.open("w", encoding="ascii") as file:
+            file.write(path.name + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        draft.rename(self.directory / "CURRENT")
+        _sync(self.directory)
+
+    def _create(self) -> None:
+        """Make an empty index where there is none."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with self._locked():
+            if not (self.directory / "CURRENT").exists():
+                path = self.directory / _file_name(1)
+                ConsentIndex(path, self.keyer.key_id, readonly=False, create=True).close()
+                self._switch_to(path)
+
+    def _fresh(self) -> ConsentIndex:
+        """The index in use, looked up at most once per `REFRESH_EVERY`."""
+        if time.monotonic() >= self._next_look:
+            self._look()
+        return self._index
+
+    def _look(self) -> None:
+        """Open the file that CURRENT names, if it is another than the one we have."""
+        self._next_look = time.monotonic() + REFRESH_EVERY
+        pointer = self.directory / "CURRENT"
+        try:
+            found = pointer.stat()
+            seen = found.st_ino, found.st_mtime_ns
+            if seen != self._seen:
+                path = self.directory / pointer.read_text("ascii").strip()
+                # The old file is not closed here: a look-up in another thread may be using it; it goes with that.
+                self._index = ConsentIndex(path, self.keyer.key_id, readonly=self._readonly)
+                self._seen = seen
+        except FileNotFoundError as error:
+            raise ConsentDataError(f"{self.directory}: no consent index there; import consent data first") from error
+
+    @contextmanager
+    def _writing(self) -> Iterator[ConsentIndex]:
+        """The index in use, while no other process writes."""
+        if self._readonly:
+            raise ConsentDataError(f"{self.directory}: consent index is open for reading only")
+        with self._locked():
+            self._look()
+            yield self._index
+            self._look()
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with (self.directory / "lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def _add(index: ConsentIndex, txn: Any, entries: list[Entry]) -> Tally:
+    tally = Tally()
+    for subject, event in entries:
+        narrow = b"" if subject.exact == subject.wide else subject.exact
+        template, rest = encode(event, narrow)
+        index.put(txn, subject.wide, [index.templates.number(template).to_bytes(3, "big") + rest], tally)
+    index.add_figures(txn, tally, max((entry.event.received_at for entry in entries), default=0))
+    return tally
+
+
+def _matching(records: Iterable[Record], subject: Subject) -> Iterator[ConsentEvent]:
+    """Opt-outs and blocks of any spelling of the address; everything else of this very spelling."""
+    for exact, event in records:
+        if exact == subject.exact or event.capture.kind in _MATCH_WIDE:
+            yield event
+
+
+def _concrete(event: ConsentEvent) -> Iterator[Scope]:
+    scope = event.scope
+    if event.capture.permits:
+        yield from (scope._replace(topic=topic) for topic in (scope.topic, *event.capture.topics))
+
+
+def _channel(name: str) -> Channel:
+    channel = _CHANNELS.get(name)
+    if channel is None:
+        raise ConsentDataError(f"no such channel {name!r}; allowed are {', '.join(_CHANNELS)}")
+    return channel
+
+
+def _file_name(number: int) -> str:
+    return f"index-{number:06}.lmdb"
+
+
+def _file_number(path: Path) -> int:
+    return int(path.stem.rpartition("-")[2])
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.with_name(path.name + "-lock").unlink(missing_ok=True)
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
