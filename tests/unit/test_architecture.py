@@ -1,0 +1,150 @@
+"""The shape of the code: imports point one way, the core touches nothing outside, modules stay readable."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "filter"
+MAX_LINES = 400
+
+# In the order of design section 3: a module may import what stands before it, and nothing else of the package.
+CORE = (
+    "errors",
+    "labels",
+    "address",
+    "charsets",
+    "segments",
+    "transfer",
+    "mime",
+    "outline",
+    "styles",
+    "plain",
+    "markup",
+    "message",
+    "pattern",
+    "rules",
+    "classify",
+    "evidence",
+    "consent",
+    "stream",
+    "policy",
+    "decision",
+)
+STORES = (
+    "allocator",
+    "resources",
+    "keys",
+    "rule_files",
+    "consent_codec",
+    "consent_index",
+    "consent_store",
+    "consent_import",
+)
+OUTERMOST = (
+    "config_values",
+    "config_errors",
+    "config",
+    "cli",
+    "__main__",
+)
+ORDER = (*CORE, *STORES, *OUTERMOST)
+
+# What the core may use of the standard library: computation only. No files, sockets, processes, threads, clock, log.
+PURE = {
+    "binascii",
+    "bisect",
+    "codecs",
+    "collections",
+    "dataclasses",
+    "enum",
+    "functools",
+    "hashlib",
+    "html",
+    "ipaddress",
+    "itertools",
+    "math",
+    "re",
+    "tomllib",
+    "types",
+    "typing",
+    "unicodedata",
+}
+# Libraries the core is built on, each where it is needed and nowhere else.
+LIBRARIES = {
+    "address": {"idna"},  # UTS-46 domains
+    "styles": {"hyperscan", "selectolax"},  # one pass over the style declarations of a document
+    "markup": {"selectolax"},  # HTML to text
+    "rules": {"hyperscan"},  # the compiled rule set
+}
+OUTWARD_CALLS = {"open", "print", "input", "exec", "eval", "__import__"}
+
+MODULES = {path.stem: path for path in sorted(PACKAGE.glob("*.py")) if path.stem != "__init__"}
+
+
+def _tree(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text())
+
+
+def _imports(module: str) -> tuple[set[str], set[str]]:
+    """The modules of the package and the outside packages that a module imports, anywhere in it."""
+    inside, outside = set(), set()
+    for node in ast.walk(_tree(module)):
+        if isinstance(node, ast.Import):
+            outside.update(alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            inside.update([node.module] if node.module else [alias.name for alias in node.names])
+        elif isinstance(node, ast.ImportFrom):
+            outside.add(node.module.partition(".")[0])
+    return inside, outside
+
+
+def test_every_module_has_its_place():
+    """Every module of the package stands in the order above, once."""
+    assert len(set(ORDER)) == len(ORDER)
+    assert set(MODULES) <= set(ORDER), "say in tests/unit/test_architecture.py where the new module stands"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_one_way(module):
+    """A module imports only modules that stand before it, and those by relative import."""
+    inside, outside = _imports(module)
+    before = ORDER[: ORDER.index(module)]
+    assert inside - {"__version__"} <= set(before)
+    assert PACKAGE.name not in outside
+
+
+@pytest.mark.parametrize("module", [module for module in CORE if module in MODULES])
+def test_the_core_touches_nothing_outside(module):
+    """A core module computes: no I/O, no clock, no log, and only the libraries it is built on."""
+    _, outside = _imports(module)
+    assert outside <= PURE | LIBRARIES.get(module, set())
+    called = {
+        node.func.id
+        for node in ast.walk(_tree(module))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+    assert not called & OUTWARD_CALLS
+
+
+def test_libraries_are_where_they_are_needed():
+    """The table of libraries names no module that does not use them."""
+    assert {module: _imports(module)[1] - PURE for module in LIBRARIES} == LIBRARIES
+
+
+def test_pure_is_standard_library():
+    """What the core may use besides is part of Python."""
+    assert set(sys.stdlib_module_names) >= PURE
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_modules_stay_short(module):
+    """A module that outgrows its limit has become two things."""
+    assert len(MODULES[module].read_text().splitlines()) <= MAX_LINES
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_module_says_what_it_is(module):
+    """A module opens with its job."""
+    assert ast.get_docstring(_tree(module))
