@@ -1,0 +1,22 @@
+# syntax=docker/dockerfile:1
+# Two stages: one with the build tools, one with nothing but the interpreter and what the lock file names.
+FROM python:3.13-slim AS build
+WORKDIR /src
+COPY requirements.lock ./
+RUN python -m venv --without-pip /opt/consentry \
+ && python -m pip --python /opt/consentry/bin/python install --no-cache-dir --require-hashes --only-binary=:all: -r requirements.lock
+COPY pyproject.toml README.md LICENSE ./
+COPY filter ./filter
+COPY config ./config
+RUN /opt/consentry/bin/python -m hatchling build --target wheel --directory /tmp/wheel \
+ && python -m pip --python /opt/consentry/bin/python install --no-cache-dir --no-deps --no-index /tmp/wheel/*.whl
+
+FROM python:3.13-slim
+RUN useradd --system --uid 10001 --home-dir /var/lib/consentry --create-home consentry
+COPY --from=build /opt/consentry /opt/consentry
+ENV PATH=/opt/consentry/bin:$PATH PYTHONUNBUFFERED=1
+USER consentry
+WORKDIR /var/lib/consentry
+VOLUME /var/lib/consentry
+ENTRYPOINT ["consentry"]
+CMD ["--help"]
