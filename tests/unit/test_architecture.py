@@ -39,6 +39,7 @@ STORES = (
     "rule_files",
     "consent_codec",
     "consent_index",
+    "consent_build",
     "consent_store",
     "consent_import",
 )
