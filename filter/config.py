@@ -160,6 +160,18 @@ class ConsentSettings(Section):
     stale_after: Duration = timedelta(hours=48)
     default_country_code: Annotated[str, PlainValidator(values.country_code)] = ""
 
+    def max_age_ms(self) -> dict[str, int]:
+        """`max_age` in milliseconds, as the consent index takes it; "*" is every topic not named (law rule R32)."""
+        return {topic: _milliseconds(age) for topic, age in self.max_age.items()}
+
+    def stale_after_ms(self) -> int:
+        """`stale_after` in milliseconds."""
+        return _milliseconds(self.stale_after)
+
+
+def _milliseconds(duration: timedelta) -> int:
+    return duration // timedelta(milliseconds=1)
+
 
 class Row(Section):
     """One row of the policy table: what happens to a copy in each consent state."""
@@ -172,18 +184,18 @@ class Row(Section):
     unknown: Cell
 
 
-def _row(label: Label) -> tuple[BeforeValidator]:
-    return (_over({str(state): disposition for state, disposition in DEFAULT_TABLE[label].items()}),)
+def _row(label: Label) -> BeforeValidator:
+    return _over({str(state): disposition for state, disposition in DEFAULT_TABLE[label].items()})
 
 
 class PolicySettings(Section):
     """[policy]: the table of dispositions, and what is done when we do not know. Defaults are `policy.Policy`'s."""
 
-    service: Annotated[Row, *_row(Label.SERVICE)] = Field(default={}, validate_default=True)
-    survey: Annotated[Row, *_row(Label.SURVEY)] = Field(default={}, validate_default=True)
-    marketing: Annotated[Row, *_row(Label.MARKETING)] = Field(default={}, validate_default=True)
-    mixed: Annotated[Row, *_row(Label.MIXED)] = Field(default={}, validate_default=True)
-    re_permission: Annotated[Row, *_row(Label.RE_PERMISSION)] = Field(default={}, validate_default=True)
+    service: Annotated[Row, _row(Label.SERVICE)] = Field(default={}, validate_default=True)
+    survey: Annotated[Row, _row(Label.SURVEY)] = Field(default={}, validate_default=True)
+    marketing: Annotated[Row, _row(Label.MARKETING)] = Field(default={}, validate_default=True)
+    mixed: Annotated[Row, _row(Label.MIXED)] = Field(default={}, validate_default=True)
+    re_permission: Annotated[Row, _row(Label.RE_PERMISSION)] = Field(default={}, validate_default=True)
     on_consent_unavailable: OrTempfail = _DEFAULT_POLICY.on_consent_unavailable
     on_consent_stale: OrTempfail = _DEFAULT_POLICY.on_consent_stale
     on_bad_address: Cell = _DEFAULT_POLICY.on_bad_address
@@ -238,7 +250,7 @@ def _unreachable(index: int, stream: StreamSettings, streams: tuple[StreamSettin
 
 
 class Config(Section):
-    """Everything that can be set, with every path absolute or relative to the working directory."""
+    """Everything that can be set; every path is absolute."""
 
     workers: Annotated[int, PlainValidator(values.worker_count)] = 2
     smtp: SmtpSettings = SmtpSettings()
@@ -267,10 +279,6 @@ class Config(Section):
     def rules_cache(self) -> Path | None:
         """The directory for compiled rule sets; None when they are not kept."""
         return self.store.dir / "cache" if self.classify.cache else None
-
-    def max_age(self, topic: str) -> timedelta:
-        """How long consent for a topic counts when the person was told no other time (law rules R31, R32)."""
-        return self.consent.max_age.get(topic, self.consent.max_age[EVERY_TOPIC])
 
     def decision_policy(self) -> Policy:
         """[policy] as the decision core takes it."""

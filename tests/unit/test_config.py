@@ -116,10 +116,10 @@ def test_unknown_cases_can_be_set(load):
 
 
 def test_max_age_is_by_topic(load):
-    """A topic without its own age takes that of every topic, which keeps its default unless given."""
-    config = load('[consent.max_age]\noffers = "12 months"')
-    assert config.max_age("offers") == timedelta(days=365)
-    assert config.max_age("news") == timedelta(days=730)
+    """A topic can have its own age; that of every other topic keeps its default unless given."""
+    consent = load('[consent]\nmax_age = { offers = "12 months" }\nstale_after = "90s"').consent
+    assert consent.max_age_ms() == {"offers": 365 * 86_400_000, "*": 730 * 86_400_000}
+    assert consent.stale_after_ms() == 90_000
 
 
 def test_relative_paths_are_relative_to_the_file(load, tmp_path):
