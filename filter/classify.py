@@ -10,21 +10,22 @@ How evidence becomes a label (numbers in `rules.Weights`):
 - a segment counts its strongest sentence whole and the others in part; footers and quoted text count less;
 - weak evidence scattered over segments adds up, at a discount; headers and link tracking support, never decide;
 - service evidence never cancels promotion: it turns `marketing` into `mixed` (law rule R12).
+
+The verdict needs to know which rules matched in which sentence; the exact words are found when somebody asks for
+`segments` or `evidence`.
 """
 
 import math
 import re
-from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Final, NamedTuple
 
 from .labels import Label, SegmentKind, SegmentLabel
-from .message import UNREAD, DefectCode, Message, Segment
-from .pattern import fold
+from .message import UNREAD, DefectCode, Message
+from .pattern import OPENING, offsets, sheet
 from .rules import Hit, RuleSet
-
-_SENTENCE_END: Final = re.compile(r"""[.!?]["')]{0,2} |\n""")
 
 
 class Evidence(NamedTuple):
@@ -55,14 +56,14 @@ class JudgedSegment(NamedTuple):
 
 
 class Judgement(NamedTuple):
-    """What one segment amounts to: its label and the evidence sums by what they argue for (log-odds)."""
+    """What one segment amounts to: its label, the evidence for each kind of label (log-odds), and the matches."""
 
     label: SegmentLabel
     promotion: float
     ask: float
     survey: float
     service: float
-    evidence: tuple[Evidence, ...]
+    hits: tuple[Hit, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +71,23 @@ class Classification:
     """The judgement on a message.
 
     `score` is the probability that it is not pure service; `claimed` the label the sender claims, if any; `unread` what
-    could not be judged; `judgements` holds the segments with evidence, by index; `ruleset` the version that judged.
+    could not be judged; `judgements` holds the segments with evidence, by index; `support` the structural evidence.
     """
 
+    message: Message
     label: Label
     score: float
     claimed: Label | None
     unread: tuple[DefectCode, ...]
     judgements: Mapping[int, Judgement]
     support: tuple[Evidence, ...]
-    ruleset: str
-    message_segments: tuple[Segment, ...]
+    rules: RuleSet
+    text: bytes
+
+    @property
+    def ruleset(self) -> str:
+        """The version of the rules that judged."""
+        return self.rules.version
 
     @property
     def disguised(self) -> bool:
@@ -90,26 +97,49 @@ class Classification:
     @property
     def segments(self) -> tuple[JudgedSegment, ...]:
         """All segments in reading order; those without evidence are neutral (law rule R11)."""
-        return tuple(self._judged(i, segment) for i, segment in enumerate(self.message_segments))
+        return tuple(self._segment(i) for i in range(len(self.message.segments)))
 
     @property
     def evidence(self) -> tuple[Evidence, ...]:
         """All evidence in reading order, structural evidence last."""
-        return tuple(e for i in sorted(self.judgements) for e in self.judgements[i].evidence) + self.support
+        return tuple(e for i in sorted(self.judgements) for e in self._evidence(i)) + self.support
 
     @property
     def decisive_rules(self) -> tuple[str, ...]:
         """Ids of the rules that argue for the label, strongest first, each once."""
-        wanted = _ARGUES.get(self.label, ())
-        found = sorted((e for e in self.evidence if e.label in wanted), key=lambda e: -e.weight)
-        return tuple(dict.fromkeys(e.rule for e in found))
+        wanted = _ARGUES[self.label]
+        indexes = {self.rules.patterns[hit.pattern].rule for j in self.judgements.values() for hit in j.hits}
+        found = sorted(
+            (-self.rules.weight(i), self.rules.rules[i].id) for i in indexes if self.rules.rules[i].label in wanted
+        )
+        return tuple(rule for _, rule in found)
 
-    def _judged(self, index: int, segment: Segment) -> JudgedSegment:
-        judgement = self.judgements.get(index)
+    def _segment(self, index: int) -> JudgedSegment:
+        segment, judgement = self.message.segments[index], self.judgements.get(index)
         if judgement is None:
             return JudgedSegment(segment.kind, SegmentLabel.NEUTRAL, segment.text, segment.hidden, 0.0, ())
         score = round(max(judgement.promotion, judgement.ask), 3)
-        return JudgedSegment(segment.kind, judgement.label, segment.text, segment.hidden, score, judgement.evidence)
+        return JudgedSegment(segment.kind, judgement.label, segment.text, segment.hidden, score, self._evidence(index))
+
+    def _evidence(self, index: int) -> tuple[Evidence, ...]:
+        """The words that each rule matched in a segment, in order; where one rule's matches overlap, the longest."""
+        text = self.message.segments[index].text
+        where = offsets(text)
+        hits = self.judgements[index].hits
+        opening = self.text.rfind(OPENING.encode(), 0, hits[0].start + 1) + 1
+        spans: dict[int, list[tuple[int, int]]] = {}
+        for hit in hits:
+            pattern = self.rules.patterns[hit.pattern]
+            for match in pattern.exact.finditer(self.text, hit.start, hit.end + 2):
+                first, last = (_characters(self.text, opening, place) for place in match.span())
+                spans.setdefault(pattern.rule, []).append((where[first], where[last - 1] + 1))
+        found = ((start, end, rule) for rule, all_spans in spans.items() for start, end in _apart(all_spans))
+        return tuple(self._one(index, rule, start, end) for start, end, rule in sorted(found))
+
+    def _one(self, index: int, number: int, start: int, end: int) -> Evidence:
+        rule = self.rules.rules[number]
+        words = self.message.segments[index].text[start:end]
+        return Evidence(rule.id, rule.label, self.rules.weight(number), index, start, end, words, rule.cites)
 
 
 _SERVICE_CLAIMS: Final = frozenset({Label.SERVICE, Label.SURVEY})
@@ -121,21 +151,21 @@ _ARGUES: Final = {
     Label.SERVICE: (SegmentLabel.SERVICE,),
 }
 
-# What senders write into their claims; anything else is no claim that we know (None).
+# What senders write into their claims; anything else is no claim that we know.
+_SERVICE_WORDS: Final = (
+    *("service", "servicing", "transactional", "transaction", "operational", "system", "notification", "alert"),
+    *("account", "receipt", "security", "essential", "administrative"),
+)
+_MARKETING_WORDS: Final = ("promotional", "promotion", "commercial", "newsletter", "bulk", "campaign")
 _CLAIMS: Final = {
-    **dict.fromkeys(
-        ("service", "servicing", "transactional", "transaction", "operational", "system", "notification"), Label.SERVICE
-    ),
-    **dict.fromkeys(("alert", "account", "receipt", "security", "essential", "administrative"), Label.SERVICE),
-    **dict.fromkeys(
-        ("marketing", "promotional", "promotion", "commercial", "newsletter", "bulk", "campaign"), Label.MARKETING
-    ),
+    **dict.fromkeys(_SERVICE_WORDS, Label.SERVICE),
+    **dict.fromkeys(_MARKETING_WORDS, Label.MARKETING),
     **{label.value: label for label in Label},
 }
 
 
 def claimed_label(declared: str) -> Label | None:
-    """The label a sender's own words claim, or None; `service message`, `Transactional` and the like are service."""
+    """The label a sender's own words claim, or None; `Service message`, `transactional` and the like are service."""
     return next((_CLAIMS[word] for word in re.findall(r"[a-z_]+", declared.lower()) if word in _CLAIMS), None)
 
 
@@ -144,149 +174,149 @@ class Classifier:
 
     def __init__(self, rules: RuleSet) -> None:
         self.rules = rules
-        self._kinds = [rule.kinds for rule in rules.rules]
-        self._weights = [rules.weights.rules.get(rule.id, rule.weight) for rule in rules.rules]
 
     def classify(self, message: Message) -> Classification:
         """Judge a message; linear in its text."""
-        segments, weights = message.segments, self.rules.weights
-        by_segment = self._evidence(message)
-        judgements = {i: self._judge(segments[i], evidence) for i, evidence in by_segment.items()}
-        promotion = self._promotion(judgements)
+        weights = self.rules.weights
+        text = sheet([segment.text for segment in message.segments]).encode()
+        judgements = self._judgements(message, self.rules.scan(text))
+        promotion = self._promotion(judgements.values())
         ask = max((j.ask for j in judgements.values()), default=0.0)
         support = _support(message) if promotion or ask else ()
         supported = min(sum(e.weight for e in support), weights.support_cap)
-        promotion += supported if promotion else 0.0
-        service = sum(j.service for j in judgements.values())
-        survey = sum(j.survey for j in judgements.values())
-        evidence = max(promotion, ask + (0.0 if promotion else supported))
+        if promotion:
+            promotion += supported
+        else:
+            ask += supported
         return Classification(
-            label=self._label(promotion, ask, survey, service),
-            score=round(1 / (1 + math.exp(-(weights.slope * min(evidence, 50.0) + weights.intercept))), 4),
+            message=message,
+            label=self._label(promotion, ask, judgements.values()),
+            score=_probability(max(promotion, ask), weights.slope, weights.intercept),
             claimed=claimed_label(message.declared) if message.declared else None,
             unread=tuple(defect.code for defect in message.defects if defect.code in UNREAD),
             judgements=judgements,
             support=support,
-            ruleset=self.rules.version,
-            message_segments=segments,
+            rules=self.rules,
+            text=text,
         )
 
-    def _label(self, promotion: float, ask: float, survey: float, service: float) -> Label:
+    def _label(self, promotion: float, ask: float, judgements: Iterable[Judgement]) -> Label:
         threshold = self.rules.weights.threshold
         if promotion >= threshold:
-            return Label.MIXED if service >= threshold else Label.MARKETING
+            return Label.MIXED if sum(j.service for j in judgements) >= threshold else Label.MARKETING
         if ask >= threshold:
             return Label.RE_PERMISSION
-        return Label.SURVEY if survey >= threshold else Label.SERVICE
+        return Label.SURVEY if sum(j.survey for j in judgements) >= threshold else Label.SERVICE
 
-    def _promotion(self, judgements: Mapping[int, Judgement]) -> float:
+    def _promotion(self, judgements: Iterable[Judgement]) -> float:
         """The strongest segment, or what weak segments add up to."""
         weights = self.rules.weights
-        found = [j.promotion for j in judgements.values()]
+        found = [j.promotion for j in judgements]
         weak = sum(p for p in found if p < weights.threshold)
         return max(max(found, default=0.0), weights.scattered * weak)
 
-    def _evidence(self, message: Message) -> dict[int, list[Evidence]]:
-        """Scan all segments in one pass and hand each match to its segment."""
-        segments = message.segments
-        text = fold("\n".join([segment.text for segment in segments]))
-        data = text.encode()
-        hits = self.rules.scan(data)
-        if not hits:
-            return {}
-        if len(data) != len(text):
-            hits = _in_characters(hits, data)
-        starts, position = [], 0
-        for segment in segments:
-            starts.append(position)
-            position += len(segment.text) + 1
-        found: dict[int, list[Evidence]] = {}
-        for hit in _longest(hits):
-            index = bisect_right(starts, hit.start) - 1
-            segment, rule = segments[index], self.rules.rules[hit.rule]
-            if segment.kind not in self._kinds[hit.rule] or message.channel not in rule.channels:
-                continue
-            start, end = hit.start - starts[index], hit.end - starts[index]
-            weight = self._weights[hit.rule]
-            evidence = Evidence(rule.id, rule.label, weight, index, start, end, segment.text[start:end], rule.cites)
-            found.setdefault(index, []).append(evidence)
-        return found
+    def _judgements(self, message: Message, hits: Sequence[Hit]) -> dict[int, Judgement]:
+        judged = {}
+        for index, group in groupby(hits, key=_segment_of):
+            segment = message.segments[index]
+            kept = tuple(hit for hit in group if self._applies(hit, segment.kind, message))
+            if kept:
+                judged[index] = self._judge(segment.kind, kept)
+        return judged
 
-    def _judge(self, segment: Segment, evidence: Sequence[Evidence]) -> Judgement:
-        weights = self.rules.weights
-        promotion, ask = self._by_sentence(segment.text, evidence)
-        factor = weights.kinds.get(segment.kind, 1.0)
-        promotion, ask = promotion * factor, ask * factor
-        survey = _sum_once(evidence, SegmentLabel.SURVEY) * factor
-        service = _sum_once(evidence, SegmentLabel.SERVICE) * factor
-        label = SegmentLabel.NEUTRAL
-        if promotion >= weights.threshold:
-            label = SegmentLabel.MARKETING
-        elif ask >= weights.threshold:
-            label = SegmentLabel.RE_PERMISSION
-        elif survey >= weights.threshold:
-            label = SegmentLabel.SURVEY
-        elif service >= weights.threshold:
-            label = SegmentLabel.SERVICE
-        return Judgement(label, promotion, ask, survey, service, tuple(evidence))
+    def _applies(self, hit: Hit, kind: SegmentKind, message: Message) -> bool:
+        rule = self.rules.rules[self.rules.patterns[hit.pattern].rule]
+        return kind in rule.kinds and message.channel in rule.channels
 
-    def _by_sentence(self, text: str, evidence: Sequence[Evidence]) -> tuple[float, float]:
-        """Promotional and asking evidence of a segment: the strongest sentence, and part of the rest."""
-        ends = [match.end() for match in _SENTENCE_END.finditer(fold(text))] if len(evidence) > 1 else []
-        sentences: dict[int, list[Evidence]] = {}
-        for e in evidence:
-            sentences.setdefault(bisect_right(ends, e.start), []).append(e)
-        promotions, asks = [], []
-        for sentence in sentences.values():
-            promotion = _sum_once(sentence, SegmentLabel.MARKETING)
-            if promotion:
-                promotion = max(0.0, promotion - _sum_once(sentence, SegmentLabel.NEUTRAL))
-            ask = _sum_once(sentence, SegmentLabel.RE_PERMISSION)
+    def _judge(self, kind: SegmentKind, hits: tuple[Hit, ...]) -> Judgement:
+        """Weigh one segment, sentence by sentence (a sentence is a line of the sheet)."""
+        promotions, asks, once = [], [], {}
+        for _, sentence in groupby(hits, key=_line_of):
+            rules = {self.rules.patterns[hit.pattern].rule for hit in sentence}
+            once.update(dict.fromkeys(rules))
+            sums = self._sums(rules)
+            promotion = max(0.0, sums.get(SegmentLabel.MARKETING, 0.0) - sums.get(SegmentLabel.NEUTRAL, 0.0))
+            ask = sums.get(SegmentLabel.RE_PERMISSION, 0.0)
             promotions.append(0.0 if ask else promotion)
             asks.append(ask + promotion if ask else 0.0)
-        return self._strongest_and_rest(promotions), self._strongest_and_rest(asks)
+        factor = self.rules.weights.kinds.get(kind, 1.0)
+        sums = self._sums(once)
+        return self._named(
+            factor * self._strongest_and_rest(promotions),
+            factor * self._strongest_and_rest(asks),
+            factor * sums.get(SegmentLabel.SURVEY, 0.0),
+            factor * sums.get(SegmentLabel.SERVICE, 0.0),
+            hits,
+        )
+
+    def _sums(self, rules: Iterable[int]) -> dict[SegmentLabel, float]:
+        """The weights of some rules, added up by what they argue for."""
+        sums: dict[SegmentLabel, float] = {}
+        for number in rules:
+            label = self.rules.rules[number].label
+            sums[label] = sums.get(label, 0.0) + self.rules.weight(number)
+        return sums
+
+    def _named(self, promotion: float, ask: float, survey: float, service: float, hits: tuple[Hit, ...]) -> Judgement:
+        threshold = self.rules.weights.threshold
+        label = SegmentLabel.NEUTRAL
+        if promotion >= threshold:
+            label = SegmentLabel.MARKETING
+        elif ask >= threshold:
+            label = SegmentLabel.RE_PERMISSION
+        elif survey >= threshold:
+            label = SegmentLabel.SURVEY
+        elif service >= threshold:
+            label = SegmentLabel.SERVICE
+        return Judgement(label, promotion, ask, survey, service, hits)
 
     def _strongest_and_rest(self, values: Sequence[float]) -> float:
-        strongest = max(values, default=0.0)
+        strongest = max(values)
         return strongest + self.rules.weights.rest_of_segment * (sum(values) - strongest)
 
 
-def _sum_once(evidence: Sequence[Evidence], label: SegmentLabel) -> float:
-    """Sum of the weights that argue for `label`, each rule once however often it matched."""
-    return sum({e.rule: e.weight for e in evidence if e.label is label}.values())
+def _segment_of(hit: Hit) -> int:
+    return hit.segment
 
 
-def _longest(hits: Sequence[Hit]) -> list[Hit]:
-    """One hit for each rule and start, the longest, in order of start."""
-    ends: dict[tuple[int, int], int] = {}
-    for rule, start, end in hits:
-        if end > ends.get((start, rule), -1):
-            ends[start, rule] = end
-    return [Hit(rule, start, end) for (start, rule), end in sorted(ends.items())]
+def _line_of(hit: Hit) -> int:
+    return hit.start
 
 
-def _in_characters(hits: Sequence[Hit], data: bytes) -> list[Hit]:
-    """Turn octet offsets into character offsets, in one pass over the text."""
-    characters, octets, count = {}, 0, 0
-    for offset in sorted({offset for hit in hits for offset in (hit.start, hit.end)}):
-        count += len(data[octets:offset].decode(errors="replace"))
-        octets = offset
-        characters[offset] = count
-    return [Hit(hit.rule, characters[hit.start], characters[hit.end]) for hit in hits]
+def _probability(evidence: float, slope: float, intercept: float) -> float:
+    return round(1 / (1 + math.exp(-min(slope * evidence + intercept, 50.0))), 4)
+
+
+def _characters(text: bytes, opening: int, place: int) -> int:
+    """Characters of a segment before an octet of the sheet."""
+    return len(text[opening:place].decode(errors="replace"))
+
+
+def _apart(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Spans of one rule without those that lie in or overlap an earlier, longer one."""
+    kept: list[tuple[int, int]] = []
+    for start, end in sorted(spans, key=lambda span: (span[0], -span[1])):
+        if not kept or start >= kept[-1][1]:
+            kept.append((start, end))
+    return kept
+
+
+# Header or link parameter, rule id, weight, citation: what bulk senders add to campaigns, and some to service mail too.
+_STRUCTURE: Final = (
+    ("list-unsubscribe", "support.list-unsubscribe", 0.3, "R68"),
+    ("list-id", "support.list-id", 0.2, "R68"),
+    ("x-campaign", "support.campaign-header", 0.3, "R13"),
+    ("x-campaignid", "support.campaign-header", 0.3, "R13"),
+)
 
 
 def _support(message: Message) -> tuple[Evidence, ...]:
-    """Structural evidence: what bulk senders add to campaigns. Weak by itself, and present on service mail too."""
-    found = []
-    for header, rule, weight in (
-        ("list-unsubscribe", "support.list-unsubscribe", 0.3),
-        ("list-id", "support.list-id", 0.2),
-        ("x-campaign", "support.campaign-header", 0.3),
-        ("x-campaignid", "support.campaign-header", 0.3),
-        ("feedback-id", "support.feedback-id", 0.1),
-    ):
-        if header in message.headers:
-            found.append(Evidence(rule, SegmentLabel.MARKETING, weight, -1, 0, 0, header, ("R68",)))
+    """Structural evidence: weak by itself; `Weights.support_cap` limits it."""
+    found = [
+        Evidence(rule, SegmentLabel.MARKETING, weight, -1, 0, 0, header, (cites,))
+        for header, rule, weight, cites in _STRUCTURE
+        if header in message.headers
+    ]
     if any("utm_" in link.path for link in message.links):
         found.append(Evidence("support.utm-link", SegmentLabel.MARKETING, 0.3, -1, 0, 0, "utm_", ("R19",)))
     return tuple(found)

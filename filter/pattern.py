@@ -1,33 +1,43 @@
-r"""Phrase patterns: the small bounded language of the rule files -> regular expressions for Hyperscan.
+r"""Phrase patterns: the small language of the rule files -> regular expressions for Hyperscan and for `re`.
 
 A pattern is what a compliance officer would write down: words, with a few marks. What it can span is bounded in words
-and brackets; Hyperscan matches it in one pass without backtracking. The syntax:
+and brackets, and it never reaches beyond a sentence. The syntax:
 
     save up to <percent>        words separated by one space; whole words, upper and lower case alike
     upgrad*                     the word and any more letters
     (buy|order|shop now)        alternatives, each a sequence          [your]  [a|the]   optional
-    earn <0-3> points           a gap of 0 to 3 words (at most 8) inside one sentence
+    earn <0-3> points           a gap of 0 to 3 words (at most 8)
     <number> <money> <percent> <date> <time> <link> <ref>              values, see `VALUES`
     ^shop now$                  ^ first: start of the segment; $ last: its end (a closing . ! ? > allowed)
     \(                          a mark standing for itself
 
-A space in a pattern stands for a space, a hyphen, or a comma and a space. Patterns are matched on folded text (`fold`).
+A space in a pattern stands for a space, a hyphen, or a comma and a space. Patterns are matched on `sheet` text: folded
+to ASCII where it can be, one sentence a line, each segment opened by `OPENING`.
+
+Every pattern compiles to two expressions. `scan` is for Hyperscan, one pass for thousands of patterns; a gap is "the
+rest of the line" there, because counting words costs it 3 times as much. `exact` is for `re`: it settles the few lines
+that `scan` reports for a pattern with gaps, and finds the words to show as evidence.
+
 Raises `PatternError` (position, what was found, what is allowed) and nothing else. Pure.
 """
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Final, NoReturn
+from typing import Final, NamedTuple, NoReturn
 
 MAX_LENGTH: Final = 480
 MAX_GAP: Final = 8
 MAX_DEPTH: Final = 5
 
-_SPACE: Final = "(?:,? (?:- )?|-)"
-# A dot inside a gap word (9.99, e.g.) is no sentence end; a dot before the space is.
-_GAP_WORD: Final = rf"{_SPACE}(?:[^ \n.!?]|[.!?][^ \n])+"
+OPENING: Final = "\x01"
+CLOSING: Final = "\n"
+_BETWEEN: Final = CLOSING + OPENING
+
+# A dot inside a gap word (9.99, e.g.) is no sentence end.
+_GAP_WORD: Final = r" [^ \n]+"
 _NUM: Final = r"\d+(?:[.,]\d+)*"
 _MONTH: Final = "(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
 _CURRENCY: Final = "(?:gbp|eur|usd|chf|euros?|pounds?|dollars?)"
@@ -39,16 +49,14 @@ VALUES: Final = {
     "percent": rf"\b{_NUM} ?(?:%|per ?cent\b)",
     "date": (
         rf"\b(?:\d{{1,2}}(?:st|nd|rd|th)? (?:of )?{_MONTH}(?: \d{{4}})?"
-        rf"|{_MONTH} \d{{1,4}}(?:st|nd|rd|th)?(?:,? \d{{4}})?"
-        r"|\d{1,4}[/.-]\d{1,2}[/.-]\d{1,4}|(?:mon|tues|wednes|thurs|fri|satur|sun)day|today|tonight|tomorrow|midnight)\b"
+        rf"|{_MONTH} \d{{1,4}}(?:st|nd|rd|th)?(?: \d{{4}})?"
+        r"|\d{1,4}[/. ]\d{1,2}[/. ]\d{1,4}"
+        r"|(?:mon|tues|wednes|thurs|fri|satur|sun)day|today|tonight|tomorrow|midnight)\b"
     ),
     "time": r"\b(?:\d{1,2}[:.]\d{2} ?(?:am|pm)?|\d{1,2} ?(?:am|pm)|noon|midday|midnight)\b",
     "link": r"(?:\bhttps?://[a-z0-9]|\bwww\.[a-z0-9]|\blink\b)[^ \n]*",
-    "ref": r"\b[a-z]*[-#/]?\d[a-z0-9/-]*\b",
+    "ref": r"\b[a-z]*[ #/]?\d[a-z0-9/]*\b",
 }
-# Hyperscan reports every end a match can have; at the end of a pattern the start of a URL is enough.
-_LINK_START: Final = r"(?:\bhttps?://|\bwww\.|\blink\b)"
-
 # Characters whose compatibility form is not the ASCII character a reader sees.
 _LOOKS_LIKE: Final = dict(
     zip(
@@ -57,11 +65,42 @@ _LOOKS_LIKE: Final = dict(
         strict=True,
     )
 )
+# Hyperscan reports every end a match can have; at the end of a pattern the start of a URL is enough for it.
+_LINK_START: Final = r"(?:\bhttps?://|\bwww\.|\blink\b)"
 _FOREIGN: Final = re.compile(r"[^\x00-\x7f]")
 
 
+def sheet(segments: Iterable[str]) -> str:
+    """The text that patterns are matched on: every segment's sentences, one a line.
+
+    Each segment is preceded by `OPENING`, and the sheet ends with `CLOSING` and `OPENING`.
+    """
+    text = fold(OPENING + _BETWEEN.join(segments) + _BETWEEN)
+    text = text.replace("-", " ").replace(", ", " ")
+    while "  " in text:
+        text = text.replace("  ", " ")
+    # A sentence ends with its mark and a space, perhaps after a closing quote or bracket.
+    for end in (". ", "! ", "? ", '." ', '!" ', '?" ', ".) ", "!) ", "?) "):
+        text = text.replace(end, end[:-1] + CLOSING)
+    return text
+
+
+def offsets(segment: str) -> list[int]:
+    """For each character that `sheet` keeps of a segment (`OPENING` apart), its offset in the segment; then the end.
+
+    Slow and exact, for showing evidence; `sheet` is what the hot path uses.
+    """
+    folded, kept, before = fold(segment).replace("-", " "), [], ""
+    for i, char in enumerate(folded):
+        if (char == "," and folded[i + 1 : i + 2] == " ") or (char == " " and before == " "):
+            continue
+        kept.append(i)
+        before = char
+    return [*kept, len(segment)]
+
+
 def fold(text: str) -> str:
-    """Fold typographic and accented characters to ASCII, one for one, so that offsets into `text` stay true."""
+    """Typographic and accented characters as the ASCII a reader sees, one for one; others as they are."""
     return text if text.isascii() else _FOREIGN.sub(_fold_char, text)
 
 
@@ -91,21 +130,31 @@ class PatternError(Exception):
         return f"character {self.position + 1}: {self.found}; {self.allowed}"
 
 
-def compile_pattern(pattern: str) -> str:
-    """Translate a phrase pattern into a regular expression over folded bytes; `re` and Hyperscan read it alike.
+class Expressions(NamedTuple):
+    """A compiled pattern; `settled` says that wherever `scan` matches, `exact` does too."""
 
-    To be matched caseless and multi-line, one segment a line.
-    """
+    scan: str
+    exact: str
+    settled: bool
+
+
+def compile_pattern(pattern: str) -> Expressions:
+    """Translate a phrase pattern; both expressions are for UTF-8 octets, caseless, `.` stopping at line ends."""
     if len(pattern) > MAX_LENGTH:
         raise PatternError(MAX_LENGTH, f"{len(pattern)} characters", f"at most {MAX_LENGTH}: split the pattern")
     at_start, at_end = pattern.startswith("^"), pattern.endswith("$") and not pattern.endswith("\\$")
     parser = _Parser(pattern, int(at_start), len(pattern) - int(at_end))
-    body = parser.whole().regex(left=True, right=True)
-    return ("^" if at_start else "") + body + (r"[.!?> ]{0,3}$" if at_end else "")
+    body = parser.whole()
+    opening = OPENING if at_start else ""
+    scan = opening + body.regex(scan=True, left=not at_start, right=not at_end)
+    exact = opening + body.regex(scan=False, left=not at_start, right=not at_end)
+    if at_end:
+        scan, exact = f"{scan}[.!?> ]*{_BETWEEN}", f"{exact}[.!?> ]*(?={_BETWEEN})"
+    return Expressions(scan, exact, not body.has_gap())
 
 
 def _ends_a_word(char: str) -> bool:
-    r"""Whether `\b` can stand beside it: byte-wise matching knows ASCII words only."""
+    r"""Whether `\b` can stand beside it: octet-wise matching knows ASCII words only."""
     return char.isascii() and char.isalnum()
 
 
@@ -114,20 +163,28 @@ class _Word:
     text: str
     prefix: bool
 
-    def regex(self, *, left: bool, right: bool) -> str:
-        text = fold(self.text).lower()
+    def regex(self, *, scan: bool, left: bool, right: bool) -> str:
+        text = fold(self.text).lower().replace("-", " ").rstrip(",")
         before = r"\b" if left and _ends_a_word(text[0]) else ""
-        after = r"\b" if right and (self.prefix or _ends_a_word(text[-1])) else ""
-        return before + re.escape(text) + ("[a-z]*" if self.prefix else "") + after
+        # Hyperscan would report every end that a prefix can have; the first is enough for it.
+        if self.prefix:
+            return before + re.escape(text) + ("" if scan and right else r"[a-z]*\b")
+        return before + re.escape(text) + (r"\b" if right and _ends_a_word(text[-1]) else "")
+
+    def has_gap(self) -> bool:
+        return False
 
 
 @dataclass(frozen=True, slots=True)
 class _Value:
     name: str
 
-    def regex(self, *, left: bool, right: bool) -> str:
+    def regex(self, *, scan: bool, left: bool, right: bool) -> str:
         del left  # a value brings its own boundaries
-        return _LINK_START if right and self.name == "link" else f"(?:{VALUES[self.name]})"
+        return _LINK_START if scan and right and self.name == "link" else f"(?:{VALUES[self.name]})"
+
+    def has_gap(self) -> bool:
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,14 +192,24 @@ class _Gap:
     least: int
     most: int
 
+    def regex(self, *, scan: bool, left: bool, right: bool) -> str:
+        del left, right  # a gap is never at an edge
+        return ".*" if scan else f"(?:{_GAP_WORD}){{{self.least},{self.most}}}"
+
+    def has_gap(self) -> bool:
+        return True
+
 
 @dataclass(frozen=True, slots=True)
 class _Group:
     choices: tuple["_Sequence", ...]
     optional: bool
 
-    def regex(self, *, left: bool, right: bool) -> str:
-        return "(?:" + "|".join(choice.regex(left=left, right=right) for choice in self.choices) + ")"
+    def regex(self, *, scan: bool, left: bool, right: bool) -> str:
+        return "(?:" + "|".join(choice.regex(scan=scan, left=left, right=right) for choice in self.choices) + ")"
+
+    def has_gap(self) -> bool:
+        return any(choice.has_gap() for choice in self.choices)
 
 
 _Item = _Word | _Value | _Gap | _Group
@@ -154,18 +221,21 @@ class _Sequence:
 
     items: tuple[_Item, ...]
 
-    def regex(self, *, left: bool, right: bool) -> str:
+    def regex(self, *, scan: bool, left: bool, right: bool) -> str:
         needed = [i for i, item in enumerate(self.items) if _needed(item)]
         first, last = needed[0], needed[-1]
         out = []
         for i, item in enumerate(self.items):
+            text = item.regex(scan=scan, left=left and i <= first, right=right and i >= last)
             if isinstance(item, _Gap):
-                out.append(f"(?:{_GAP_WORD}){{{item.least},{item.most}}}")
+                out.append(text)
                 continue
-            text = item.regex(left=left and i <= first, right=right and i >= last)
-            spaced = text if i == first else f"{text}{_SPACE}" if i < first else f"{_SPACE}{text}"
+            spaced = text if i == first else f"{text} " if i < first else f" {text}"
             out.append(spaced if _needed(item) else f"(?:{spaced})?")
         return "".join(out)
+
+    def has_gap(self) -> bool:
+        return any(item.has_gap() for item in self.items)
 
 
 def _optional(item: _Item) -> bool:

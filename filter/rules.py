@@ -16,12 +16,12 @@ import hyperscan
 
 from .errors import Problem, RuleError
 from .labels import Channel, SegmentKind, SegmentLabel
-from .pattern import PatternError, compile_pattern, fold
+from .pattern import OPENING, Expressions, PatternError, compile_pattern, sheet
 
 FORMAT: Final = 1  # part of the version: a change in how patterns compile makes another set
 MAX_WEIGHT: Final = 6.0
 _ID: Final = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*(?:\.[a-z0-9]+(?:-[a-z0-9]+)*)+")
-_FLAGS: Final = hyperscan.HS_FLAG_CASELESS | hyperscan.HS_FLAG_SOM_LEFTMOST | hyperscan.HS_FLAG_MULTILINE
+_FLAGS: Final = hyperscan.HS_FLAG_CASELESS
 _FIELDS: Final = ("id", "label", "weight", "patterns", "in", "channels", "cites", "note", "match", "no_match")
 _MIN_EXAMPLES: Final = 2
 
@@ -48,9 +48,10 @@ class Rule:
 
 
 class Hit(NamedTuple):
-    """A rule matched at octets `start` to `end` of the scanned bytes."""
+    """Pattern number `pattern` of a rule set matched in the line at octets `start` to `end` of a sheet's `segment`."""
 
-    rule: int
+    pattern: int
+    segment: int
     start: int
     end: int
 
@@ -76,26 +77,61 @@ class Weights:
     rules: Mapping[str, float] = field(default_factory=dict)
 
 
+class Pattern:
+    """One pattern of a rule, with the exact expression that Hyperscan's report is settled by where it has gaps."""
+
+    __slots__ = ("_exact", "_source", "rule", "settled")
+
+    def __init__(self, rule: int, expressions: Expressions) -> None:
+        self.rule, self.settled, self._source = rule, expressions.settled, expressions.exact
+        self._exact: re.Pattern[bytes] | None = None
+
+    @property
+    def exact(self) -> re.Pattern[bytes]:
+        """Compiled on first use: most patterns of a set never match in a process's life."""
+        if self._exact is None:
+            self._exact = re.compile(self._source.encode(), re.IGNORECASE)
+        return self._exact
+
+
 @dataclass(frozen=True, slots=True)
 class RuleSet:
     """All rules with their compiled database. `version` names content and weights; every verdict carries it."""
 
     rules: tuple[Rule, ...]
+    patterns: tuple[Pattern, ...]
     weights: Weights
     version: str
     database: hyperscan.Database
 
-    def scan(self, data: bytes) -> list[Hit]:
-        """Every match in folded, UTF-8 encoded text, segments separated by line ends; in order of their ends.
+    def weight(self, rule: int) -> float:
+        """The weight of rule number `rule`, in log-odds."""
+        return self.weights.rules.get(self.rules[rule].id, self.rules[rule].weight)
 
-        One rule may be reported at several ends for one start; the longest is the match.
-        """
-        hits: list[Hit] = []
-        append = hits.append
-        self.database.scan(
-            data, match_event_handler=lambda rule, start, end, _flags, _context: append(Hit(rule, start, end))
-        )
-        return hits
+    def scan(self, text: bytes) -> list[Hit]:
+        """Every pattern that matches somewhere, once for each line, in order of lines; `text` is a `sheet`."""
+        found: list[tuple[int, int]] = []
+        add = found.append
+        self.database.scan(text, match_event_handler=lambda pattern, _start, end, _flags, _context: add((pattern, end)))
+        hits: dict[tuple[int, int], Hit] = {}
+        for pattern, end in found:
+            # A match that runs to the end of its segment includes the opening of the next.
+            last = end - 3 if text[end - 1] == _OPENING else end - 1
+            start = text.rfind(b"\n", 0, last + 1) + 1
+            if (start, pattern) in hits:
+                continue
+            stop = text.find(b"\n", last)
+            if self.patterns[pattern].settled or self.patterns[pattern].exact.search(text, start, stop + 2):
+                hits[start, pattern] = Hit(pattern, text.count(_OPENING_BYTE, 0, start + 1) - 1, start, stop)
+        return sorted(hits.values(), key=_by_place)
+
+
+_OPENING: Final = ord(OPENING)
+_OPENING_BYTE: Final = OPENING.encode()
+
+
+def _by_place(hit: Hit) -> tuple[int, int]:
+    return hit.start, hit.pattern
 
 
 def parse_rules(files: Mapping[str, str]) -> tuple[Rule, ...]:
@@ -163,22 +199,23 @@ def rule_key(rule: Rule) -> tuple[Any, ...]:
     return (rule.id, rule.label, rule.weight, rule.patterns, sorted(rule.kinds), sorted(rule.channels))
 
 
-def expressions(rules: Iterable[Rule]) -> tuple[list[bytes], list[int]]:
-    """The regular expressions of all patterns, and for each the index of its rule."""
-    pairs = [(compile_pattern(pattern).encode(), i) for i, rule in enumerate(rules) for pattern in rule.patterns]
-    return [regex for regex, _ in pairs], [i for _, i in pairs]
-
-
 def compile_rules(rules: tuple[Rule, ...], weights: Weights, database: hyperscan.Database | None = None) -> RuleSet:
     """Compile all rules into one database, or take one compiled before from the same rules; RuleError if refused."""
+    compiled = [(i, compile_pattern(pattern)) for i, rule in enumerate(rules) for pattern in rule.patterns]
     if database is None:
-        regexes, ids = expressions(rules)
-        database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
         try:
-            database.compile(expressions=regexes, ids=ids, flags=[_FLAGS] * len(ids))
+            database = _database([expressions.scan for _, expressions in compiled])
         except hyperscan.HyperscanError as error:
             raise RuleError("the rule set cannot be compiled", [_blame(rules, error)]) from error
-    return RuleSet(rules, weights, version_of(rules, weights), database)
+    patterns = tuple(Pattern(rule, expressions) for rule, expressions in compiled)
+    return RuleSet(rules, patterns, weights, version_of(rules, weights), database)
+
+
+def _database(expressions: list[str]) -> hyperscan.Database:
+    database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
+    count = len(expressions)
+    database.compile(expressions=[e.encode() for e in expressions], ids=list(range(count)), flags=[_FLAGS] * count)
+    return database
 
 
 def _blame(rules: tuple[Rule, ...], error: Exception) -> Problem:
@@ -186,7 +223,7 @@ def _blame(rules: tuple[Rule, ...], error: Exception) -> Problem:
     for rule in rules:
         for pattern in rule.patterns:
             try:
-                hyperscan.Database().compile(expressions=[compile_pattern(pattern).encode()], ids=[0], flags=[_FLAGS])
+                _database([compile_pattern(pattern).scan])
             except hyperscan.HyperscanError as refused:
                 return Problem(rule.place, pattern, f"Hyperscan refuses this pattern: {refused}")
     return Problem("rules", "", f"Hyperscan refuses the set as a whole: {error}")
@@ -301,7 +338,7 @@ def check_examples(rules: RuleSet) -> list[Problem]:
     for index, rule in enumerate(rules.rules):
         for examples, wanted in ((rule.match, True), (rule.no_match, False)):
             for text in examples:
-                found = any(hit.rule == index for hit in rules.scan(fold(text).encode()))
+                found = any(rules.patterns[hit.pattern].rule == index for hit in rules.scan(sheet([text]).encode()))
                 if found != wanted:
                     what = "must match, and does not" if wanted else "must not match, and does"
                     problems.append(Problem(f"{rule.place}: {'match' if wanted else 'no_match'}", repr(text), what))
