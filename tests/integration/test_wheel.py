@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -34,6 +35,7 @@ PIP = [
     "--timeout",
     "60",
 ]
+COMMANDS = re.findall(r"^\| `consentry ([a-z]+(?: [a-z]+)?)\b", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
 NO_NETWORK = ("NewConnectionError", "NameResolutionError", "ConnectTimeoutError", "ProxyError")
 
 
@@ -126,4 +128,11 @@ def test_config_check(consentry, installed):
     """The shipped configuration is fit for use where it is installed."""
     (file,) = installed.parent.glob("lib/python3*/site-packages/filter/config/filter.toml")
     done = consentry("config", "check", "-c", str(file))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("command", sorted(set(COMMANDS)))
+def test_documented_commands_exist(consentry, command):
+    """Every command in the README's table is there and explains itself."""
+    done = consentry(*command.split(), "--help")
     assert (done.returncode, done.stderr) == (0, "")
