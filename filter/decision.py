@@ -49,13 +49,15 @@ class Decision:
 class Decider:
     """Rules, consent, streams and policy, put together. Immutable; a reload builds another and swaps it in."""
 
-    def __init__(self, classifier: Classifier, consent: ConsentView | None, streams: Sequence[Stream], policy: Policy) -> None:
+    def __init__(
+        self, classifier: Classifier, consent: ConsentView | None, streams: Sequence[Stream], policy: Policy
+    ) -> None:
         self.classifier, self.consent, self.streams, self.policy = classifier, consent, tuple(streams), policy
 
     def decide(self, message: Message, mail_from: str, rcpt_tos: Sequence[str], at: int) -> Decision:
         """Judge a message for each recipient; `mail_from` is the envelope sender, empty for a null sender."""
         classification = self.classifier.classify(message)
-        stream = select(self.streams, _domain(message.from_address), mail_from)
+        stream = select(self.streams, _domain(message.from_address), _domain(mail_from))
         scope = Scope(message.channel, stream.controller, stream.brand, stream.topic)
         recipients = []
         for recipient in rcpt_tos:

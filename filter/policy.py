@@ -91,7 +91,7 @@ _NO_BASIS: Final = frozenset({_O, _U})
 class Policy:
     """The table, and what is done when we do not know.
 
-    - `on_consent_unavailable`, `on_consent_stale`, `on_bad_address`: promotional mail whose consent cannot be looked up.
+    - `on_consent_unavailable`, `on_consent_stale`, `on_bad_address`: promotional mail without a consent look-up.
     - `on_unread_content`: content that could not be read, with no service evidence in what could, to O or U.
     - `on_unsure`: labelled service, but with a score of at least `unsure_from` and no service evidence, to O or U.
     - `on_blocked`: a technical or legal block on the address that covers all mail (law A10, step 1).
@@ -137,7 +137,9 @@ def decide(
     notes: tuple[Reason, ...] = ()
     if classification.disguised and not null_sender:
         # The mismatch is the graver finding: it leads wherever the copy is not relayed.
-        reason, notes = (Reason.DISGUISED_MARKETING, (reason,)) if would is not _RELAY else (reason, (Reason.DISGUISED_MARKETING,))
+        reason, notes = (
+            (Reason.DISGUISED_MARKETING, (reason,)) if would is not _RELAY else (reason, (Reason.DISGUISED_MARKETING,))
+        )
     done = would if mode is Mode.ENFORCE else _RELAY
     return Verdict(done, would, reason, state, notes, classification.decisive_rules)
 

@@ -19,24 +19,21 @@ class Mode(StrEnum):
 class Match:
     """What a message must show to belong to a stream; an empty field matches everything, all given fields must match.
 
-    `from_domain` holds domains of the From header, each with its subdomains; `mail_from` envelope senders, either whole
-    addresses or `@domain`.
+    `from_domain` holds domains of the From header, `mail_from` domains of the envelope sender; a domain stands for its
+    subdomains too.
     """
 
     from_domain: frozenset[str] = frozenset()
     mail_from: frozenset[str] = frozenset()
 
-    def matches(self, from_domain: str, mail_from: str) -> bool:
-        """Whether a message with this From domain and envelope sender belongs here."""
-        local, _, domain = mail_from.rpartition("@")
-        domain = domain.lower()
-        sent = not self.mail_from or f"{local}@{domain}" in self.mail_from or f"@{domain}" in self.mail_from
-        return sent and (not self.from_domain or _within(from_domain, self.from_domain))
+    def matches(self, from_domain: str, mail_from_domain: str) -> bool:
+        """Whether a message with these domains belongs here."""
+        return _within(from_domain, self.from_domain) and _within(mail_from_domain, self.mail_from)
 
 
 def _within(domain: str, allowed: frozenset[str]) -> bool:
     labels = domain.split(".")
-    return any(".".join(labels[i:]) in allowed for i in range(len(labels)))
+    return not allowed or any(".".join(labels[i:]) in allowed for i in range(len(labels)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +47,9 @@ class Stream:
     match: Match = Match()
 
 
-def select(streams: Sequence[Stream], from_domain: str, mail_from: str) -> Stream:
+def select(streams: Sequence[Stream], from_domain: str, mail_from_domain: str) -> Stream:
     """The first stream that matches; the last one is the default and matches whatever is left."""
     for stream in streams[:-1]:
-        if stream.match.matches(from_domain, mail_from):
+        if stream.match.matches(from_domain, mail_from_domain):
             return stream
     return streams[-1]

@@ -5,24 +5,23 @@ import pytest
 from filter.stream import Match, Stream, select
 
 BANK = Stream("bank", "bank", "offers", match=Match(from_domain=frozenset({"bank.example"})))
-SHOP = Stream("shop", "shop", "offers", match=Match(mail_from=frozenset({"news@shop.example", "@bulk.shop.example"})))
+SHOP = Stream("shop", "shop", "offers", match=Match(mail_from=frozenset({"bulk.shop.example"})))
 REST = Stream("group", "group", "general")
 
 
 @pytest.mark.parametrize(
-    ("from_domain", "mail_from", "expected"),
+    ("from_domain", "mail_from_domain", "expected"),
     [
-        ("bank.example", "x@anything.example", BANK),
+        ("bank.example", "anything.example", BANK),
         ("mail.bank.example", "", BANK),
         ("notbank.example", "", REST),
         ("bank.example.evil.example", "", REST),
-        ("", "news@SHOP.example", SHOP),
-        ("", "other@shop.example", REST),
-        ("", "x@bulk.shop.example", SHOP),
-        ("", "x@a.bulk.shop.example", REST),
+        ("", "shop.example", REST),
+        ("", "bulk.shop.example", SHOP),
+        ("", "a.bulk.shop.example", SHOP),
         ("", "", REST),
     ],
 )
-def test_select(from_domain: str, mail_from: str, expected: Stream) -> None:
-    """From domains match with their subdomains, envelope senders as addresses or whole domains."""
-    assert select([BANK, SHOP, REST], from_domain, mail_from) is expected
+def test_select(from_domain: str, mail_from_domain: str, expected: Stream) -> None:
+    """Domains match with their subdomains and no others; the last stream takes the rest."""
+    assert select([BANK, SHOP, REST], from_domain, mail_from_domain) is expected
