@@ -38,6 +38,8 @@ _SPACES: Final = {
     Channel.SOCIAL_DM: "social_dm",
 }
 
+_EMAIL = Channel.EMAIL
+
 # Providers where dots in the local part mean nothing, and the name their mailboxes are folded to.
 _DOTLESS: Final = {"gmail.com": "gmail.com", "googlemail.com": "gmail.com"}
 _DOTLESS_ENDINGS: Final = tuple("@" + domain for domain in _DOTLESS)
@@ -67,10 +69,9 @@ def normalise(address: str, channel: Channel, default_country_code: str = "") ->
     letters lower-case. Numbers: `+` and digits (E.164); a national number needs `default_country_code` ("44").
     Other channels: an opaque identifier, trimmed, NFC. No NFKC and no confusable folding anywhere.
     """
-    space = _SPACES[channel]
-    if space == "email":
+    if channel is _EMAIL:
         return _normalise_mail(address)
-    if space == "phone":
+    if _SPACES[channel] == "phone":
         return _normalise_phone(address, default_country_code)
     return _normalise_identifier(address)
 
@@ -80,7 +81,7 @@ def wide(normalised: str, channel: Channel) -> str:
 
     Takes the result of `normalise`; idempotent. Equal to its input for most addresses and for every other channel.
     """
-    if channel is not Channel.EMAIL or ("+" not in normalised and not normalised.endswith(_DOTLESS_ENDINGS)):
+    if channel is not _EMAIL or ("+" not in normalised and not normalised.endswith(_DOTLESS_ENDINGS)):
         return normalised
     local, _, domain = normalised.rpartition("@")
     if local.startswith('"'):
@@ -120,8 +121,10 @@ class SubjectKeyer:
         """Subject keys of `address`; raises `AddressError` when it is no address of that channel."""
         exact = normalise(address, channel, self.default_country_code)
         folded = wide(exact, channel)
-        exact_key = self._digest(exact, channel)
-        return Subject(exact_key, exact_key if folded == exact else self._digest(folded, channel), self.key_id)
+        exact_key = wide_key = self._digest(exact, channel)
+        if folded is not exact:
+            wide_key = self._digest(folded, channel)
+        return Subject(exact_key, wide_key, self.key_id)
 
     def _digest(self, text: str, channel: Channel) -> bytes:
         state = self._started[channel].copy()

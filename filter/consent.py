@@ -166,7 +166,7 @@ def resolve(events: Iterable[ConsentEvent], scope: Scope, at: int, *, max_age: i
     """
     listed = tuple(events)
     if len(listed) == 1:
-        return _answer((_consider(listed[0], scope, at, max_age),))
+        return _answer_alone(_consider(listed[0], scope, at, max_age))
     if not listed:
         return NO_RECORD
     return _answer(_weigh([_consider(event, scope, at, max_age) for event in _in_order(listed)]))
@@ -186,7 +186,7 @@ def _by_time(event: ConsentEvent) -> tuple[int, int, str]:
 def _consider(event: ConsentEvent, scope: Scope, at: int, max_age: int) -> Considered:
     """The outcome of one event on its own; `_weigh` then sets events against each other."""
     capture = event.capture
-    if not _covers(capture, scope):
+    if capture.scope != scope and not _covers(capture, scope):
         return Considered(event, _OTHER_SCOPE)
     if _moment(event) > at:
         return Considered(event, _NOT_YET)
@@ -202,17 +202,14 @@ def _consider(event: ConsentEvent, scope: Scope, at: int, max_age: int) -> Consi
 
 def _covers(capture: Capture, scope: Scope) -> bool:
     """Opt-outs, blocks and lifts match wide (`*`), bases match exactly (law.md C2)."""
-    own = capture.scope
-    if own == scope:
-        return True
+    channel, controller, brand, topic = own = capture.scope
     if capture.permits:
-        return scope.topic in capture.topics and own[:3] == scope[:3]
-    channel, controller, brand, topic = own
+        return own[:3] == scope[:3] and (topic == scope.topic or scope.topic in capture.topics)
     return (
         channel in (ANY, scope.channel)
         and controller in (ANY, scope.controller)
         and brand in (ANY, scope.brand)
-        and topic in (ANY, scope.topic)
+        and (topic in (ANY, scope.topic) or scope.topic in capture.topics)
     )
 
 
@@ -231,7 +228,7 @@ def _end(event: ConsentEvent, max_age: int) -> int:
     if capture.kind is _SOLICITED:
         return min(end, event.valid_until)
     if max_age and capture.kind is not _CORPORATE:
-        return min(end, event.event_time + max_age)
+        end = min(end, event.event_time + max_age)
     return end
 
 
@@ -289,6 +286,13 @@ def _is_opt_out(item: Considered) -> bool:
 def _strength(item: Considered) -> tuple[int, int, int, str]:
     event = item.event
     return _STRENGTH[event.kind], event.event_time, event.source_seq, event.id
+
+
+def _answer_alone(item: Considered) -> ConsentAnswer:
+    """The answer when there is one event: most look-ups by far, so the common outcome comes first."""
+    if item.outcome is _RELIED_ON:
+        return ConsentAnswer(_STATES[item.event.capture.kind], item.event, (), None, (item,))
+    return _answer((item,))
 
 
 def _answer(considered: tuple[Considered, ...]) -> ConsentAnswer:

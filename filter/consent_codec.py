@@ -73,6 +73,7 @@ class Template:
     undated_identity: bytes = field(init=False, repr=False, compare=False)
     readers: tuple[tuple[int, _Reader], ...] = field(init=False, repr=False, compare=False)
     has_id: bool = field(init=False, repr=False, compare=False)
+    length: int = field(init=False, repr=False, compare=False)  # octets of a record; 0 when they differ
 
     def __post_init__(self) -> None:
         """Compile the layout; name the content apart from when and with which batch it came."""
@@ -81,8 +82,13 @@ class Template:
         # The same undated opt-out in a later list is a new act: it must count again after a grant in between.
         object.__setattr__(self, "undated_identity", self._name_content(terms))
         readers = tuple((_POSITIONS[name], _reader(spelling)) for name, spelling in self.layout)
+        object.__setattr__(self, "length", self._common_length())
         object.__setattr__(self, "readers", readers)
         object.__setattr__(self, "has_id", any(name == "id" for name, _ in self.layout))
+
+    def _common_length(self) -> int:
+        octets = [_octets(spelling) for _, spelling in self.layout]
+        return 0 if 0 in octets else _HEAD + _KEY * self.narrow + sum(octets) + (0 if self.received_at else _TIME)
 
     def _name_content(self, terms: dict[str, Any]) -> bytes:
         return blake2b(orjson.dumps([terms, self.layout, self.narrow]), digest_size=8).digest()
@@ -149,11 +155,11 @@ class Templates:
             raise ConsentDataError("consent index is damaged: a record fails its check sum; restore it or import again")
         start = 0
         while start < limit:
-            number = int.from_bytes(value[start : start + 3], "big")
+            number = int.from_bytes(value[start : start + 3])
             if number >= len(self._listed):
                 raise UnknownTemplateError(number)
             template = self._listed[number]
-            end = _skip(template, value, start)
+            end = start + template.length if template.length else _skip(template, value, start)
             if end > limit:
                 raise ConsentDataError("consent index is damaged: a record is cut short; restore it or import again")
             yield template, start, end
@@ -182,7 +188,7 @@ def spell(text: str) -> tuple[str, bytes]:
     """The shortest lossless spelling of a reference: its name for the layout, and the octets."""
     if numbered := _NUMBERED(text):
         prefix, digits = numbered.groups()
-        return f"{prefix}#{len(digits)}", int(digits).to_bytes(_DIGIT_OCTETS[len(digits)], "big")
+        return f"{prefix}#{len(digits)}", int(digits).to_bytes(_DIGIT_OCTETS[len(digits)])
     if _UUID(text):
         return "uuid", bytes.fromhex(text.replace("-", ""))
     if _HEX(text):
@@ -193,11 +199,17 @@ def spell(text: str) -> tuple[str, bytes]:
     return "text", bytes((len(octets),)) + octets
 
 
+def spell_number(value: int) -> tuple[str, bytes]:
+    """The spelling of a whole number: as many octets as it takes."""
+    size = max(1, (value.bit_length() + 7) // 8)
+    return f"int{size}", value.to_bytes(size)
+
+
 def time_octets(milliseconds: int) -> bytes:
     """An instant as stored; refuses what does not fit."""
     if not 0 <= milliseconds <= MAX_TIME:
         raise ConsentDataError(f"time {milliseconds} is outside 0 to {MAX_TIME} milliseconds")
-    return milliseconds.to_bytes(_TIME, "big")
+    return milliseconds.to_bytes(_TIME)
 
 
 def encode(event: ConsentEvent, narrow: bytes = b"") -> tuple[Template, bytes]:
@@ -212,7 +224,7 @@ def encode(event: ConsentEvent, narrow: bytes = b"") -> tuple[Template, bytes]:
         if name in _TEXT_FIELDS and given:
             spelling, octets = spell(given)
         elif name in _NUMBER_FIELDS and given != _DEFAULTS[name]:
-            spelling, octets = "int", given.to_bytes(8, "big")
+            spelling, octets = spell_number(given)
         else:
             continue
         layout.append((name, spelling))
@@ -226,12 +238,12 @@ def encode(event: ConsentEvent, narrow: bytes = b"") -> tuple[Template, bytes]:
 def template_record(template: Template, value: bytes, start: int, end: int, wide: bytes) -> Record:
     """Decode the record at `start`; its length has been checked."""
     at = start + _HEAD
-    made = int.from_bytes(value[start + 3 : at], "big")
+    made = int.from_bytes(value[start + 3 : at])
     exact = wide
     if template.narrow:
         exact = value[at : at + _KEY]
         at += _KEY
-    received = template.received_at or int.from_bytes(value[end - _TIME : end], "big")
+    received = template.received_at or int.from_bytes(value[end - _TIME : end])
     if not template.readers:
         return Record(
             exact, ConsentEvent(template.capture, _derived_id(template, value, start, end, exact), made, received)
@@ -245,8 +257,10 @@ def template_record(template: Template, value: bytes, start: int, end: int, wide
 
 
 def _derived_id(template: Template, value: bytes, start: int, end: int, exact: bytes) -> str:
+    """The identity of an event that came without one; short content is spelt out, longer content hashed."""
     name, body = identity(template, value[start:end])
-    return blake2b(exact + name + body, digest_size=8).hexdigest()
+    content = exact[:8] + name + body
+    return content.hex() if len(body) == _TIME else blake2b(content, digest_size=22).hexdigest()
 
 
 def _skip(template: Template, value: bytes, start: int) -> int:
@@ -261,13 +275,19 @@ def _skip(template: Template, value: bytes, start: int) -> int:
 
 
 def _reader(spelling: str) -> _Reader:
-    fixed = {"text": _read_text, "uuid": _read_uuid, "hex": _read_hex, "int": _read_int}
+    fixed: dict[str, _Reader] = {"text": _read_text, "uuid": _read_uuid, "hex": _read_hex, **_INTEGERS}
     if spelling in fixed:
         return fixed[spelling]
     prefix, mark, width = spelling.rpartition("#")
     if not mark or not width.isdigit() or not 1 <= int(width) < len(_DIGIT_OCTETS):
         raise ValueError(spelling)
     return partial(_read_numbered, prefix, int(width))
+
+
+def _octets(spelling: str) -> int:
+    """How many octets a spelling takes, 0 when that depends on the text."""
+    fixed = {"text": 0, "uuid": _KEY, "hex": _KEY, **{f"int{size}": size for size in range(1, 9)}}
+    return fixed[spelling] if spelling in fixed else _DIGIT_OCTETS[int(spelling.rpartition("#")[2])]
 
 
 def _read_text(value: bytes, at: int) -> tuple[str, int]:
@@ -283,13 +303,16 @@ def _read_hex(value: bytes, at: int) -> tuple[str, int]:
     return value[at : at + _KEY].hex(), at + _KEY
 
 
-def _read_int(value: bytes, at: int) -> tuple[int, int]:
-    return int.from_bytes(value[at : at + 8], "big"), at + 8
+def _read_int(size: int, value: bytes, at: int) -> tuple[int, int]:
+    return int.from_bytes(value[at : at + size]), at + size
+
+
+_INTEGERS: Final = {f"int{size}": partial(_read_int, size) for size in range(1, 9)}
 
 
 def _read_numbered(prefix: str, width: int, value: bytes, at: int) -> tuple[str, int]:
     end = at + _DIGIT_OCTETS[width]
-    return f"{prefix}{int.from_bytes(value[at:end], 'big'):0{width}}", end
+    return f"{prefix}{int.from_bytes(value[at:end]):0{width}}", end
 
 
 _CAPTURE_FIELDS: Final = tuple(one.name for one in fields(Capture) if one.init)

@@ -47,6 +47,8 @@ class ConsentIndex:
     """An open index file. LMDB allows one per file and process, opened after forking; threads may share it."""
 
     def __init__(self, path: Path, key_id: str, *, readonly: bool, create: bool = False, durable: bool = True) -> None:
+        if not create and not path.exists():  # LMDB would make an empty file
+            raise ConsentDataError(f"{path}: the consent index file is missing; restore it or import again")
         self.path = path
         self.templates = Templates()
         try:

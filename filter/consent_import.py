@@ -1,0 +1,302 @@
+"""Importing consent data: a CSV or JSON-lines file becomes events in the index, the whole file or nothing.
+
+Every row is accounted for: accepted + duplicates + rejected = rows. One rejected row stops the import with the faults
+listed, unless a file for rejects is given: then the good rows are imported and the bad ones written there. Importing a
+file again changes no consent. Rows that are missing from a later file lift nothing, and no imported grant lifts an
+opt-out (law rules R46, R47, R49). Columns and formats: consent_formats.
+
+Raises `InputError` when the file as a whole is not in the format. Memory: about a million records, whatever the size.
+"""
+
+import csv
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from types import MappingProxyType
+from typing import IO, Any, Final, Self
+
+import orjson
+
+from .consent_build import Runs
+from .consent_formats import COLUMNS, EXPORTS, SHARED_COLUMNS, Export, Fault, TermsError, guess_channel
+from .consent_rows import BadRowError, RowReader, read_event
+from .consent_store import Applied, ConsentStore
+from .errors import ConsentDataError, InputError, Problem
+from .evidence import ConsentEvent
+from .labels import Channel
+
+MAX_PROBLEMS: Final = 100  # listed; all are counted
+FORMATS: Final = ("csv", "jsonl", *EXPORTS)
+PROGRESS_EVERY: Final = 20_000  # rows
+
+Progress = Callable[[int, int], None]
+_Row = Sequence[str]
+_Rows = Iterator[tuple[int, _Row | BadRowError]]
+
+_EXPORT_COLUMNS: Final = ("address", "event_time", "kind", "channel", "topic", "method", "reason", "pending", "grade")
+
+
+@dataclass(slots=True)
+class ImportReport:
+    """What an import did, for people and for the record.
+
+    `imported` is False when rejected rows stopped it; then `accepted` counts the good rows, and nothing was written.
+    `lines` counts rows. `repaired` counts opt-outs that were taken although some of their values could not be used,
+    `kinds` the good rows by kind, `not_evidence` the bases among them that will not count, by reason (`Invalidity`).
+    `problems` holds the first 100 of `problem_total`; `rejects` is the file with the rejected rows.
+    """
+
+    path: Path
+    format: str
+    batch: str
+    imported: bool = False
+    lines: int = 0
+    accepted: int = 0
+    duplicates: int = 0
+    rejected: int = 0
+    repaired: int = 0
+    new_subjects: int = 0
+    kinds: Mapping[str, int] = field(default_factory=dict)
+    not_evidence: Mapping[str, int] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    problem_total: int = 0
+    rejects: Path | None = None
+
+
+def import_file(
+    store: ConsentStore,
+    path: Path,
+    *,
+    now: int,
+    file_format: str = "",
+    defaults: Mapping[str, str] = MappingProxyType({}),
+    topics: Mapping[str, str] = MappingProxyType({}),
+    batch: str = "",
+    rejects: Path | None = None,
+    progress: Progress | None = None,
+) -> ImportReport:
+    """Import `path` into `store`; it arrived at `now` (epoch milliseconds).
+
+    `file_format` is one of `FORMATS`, by default told by the file name. `defaults` fills blank columns (an export names
+    no controller). `topics` maps another system's list names to our topics. `batch` names the import, by default after
+    the content of the file. `progress` is called with rows and octets read.
+    """
+    file_format = file_format or ("jsonl" if path.suffix in (".jsonl", ".ndjson") else "csv")
+    _check_arguments(file_format, defaults)
+    digest = _digest(path)
+    report = ImportReport(path, file_format, batch or digest)
+    if file_format in EXPORTS:
+        defaults = {"source": file_format, **defaults}
+    with ExitStack() as stack:
+        file = stack.enter_context(path.open("rb"))
+        runs = stack.enter_context(Runs(store.directory))
+        rejected = stack.enter_context(_Rejects(report, rejects))
+        header, rows = _open_rows(file, path, file_format, topics)
+        reader = RowReader(header, runs, keyer=store.keyer, defaults=defaults, batch=report.batch, now=now)
+        _read_all(rows, reader, rejected, _ticker(file, progress))
+        report.accepted, report.repaired = runs.total, reader.repaired
+        report.kinds, report.not_evidence = dict(reader.kinds), dict(reader.not_evidence)
+        if not report.rejected or rejects is not None:
+            _finish(report, store.load(runs, now, _about(report, digest, now)))
+    return report
+
+
+def parse_event(columns: Mapping[str, str], received_at: int) -> tuple[str, Channel, ConsentEvent]:
+    """One event given by generic columns: address, channel, event. Raises `ConsentDataError`.
+
+    Unlike an imported event it is taken as an individual's own act, so a valid grant lifts an earlier opt-out.
+    """
+    unknown = sorted(set(columns) - set(COLUMNS))
+    if unknown:
+        raise ConsentDataError(f"no such column: {', '.join(unknown)}; allowed are {', '.join(COLUMNS)}")
+    address = columns.get("address", "")
+    try:
+        terms, event = read_event(columns, received_at)
+        return address, terms.channel or guess_channel(address), event
+    except TermsError as error:
+        told = (f"{fault.column}: {fault.value!r}; allowed is {fault.allowed}" for fault in error.faults)
+        raise ConsentDataError("\n".join(told)) from None
+    except ValueError as error:
+        raise ConsentDataError(f"channel: allowed is {error}") from None
+
+
+def _check_arguments(file_format: str, defaults: Mapping[str, str]) -> None:
+    if file_format not in FORMATS:
+        raise InputError(f"format {file_format!r}; allowed are {', '.join(FORMATS)}")
+    unknown = sorted(set(defaults) - set(SHARED_COLUMNS))
+    if unknown:
+        raise InputError(f"default for {', '.join(unknown)}; allowed are {', '.join(SHARED_COLUMNS)}")
+
+
+def _digest(path: Path) -> str:
+    """A name for the content of a file."""
+    digest = blake2b(digest_size=8)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _about(report: ImportReport, digest: str, now: int) -> dict[str, Any]:
+    """What the index remembers of an import."""
+    return {
+        "name": report.batch,
+        "file": report.path.name,
+        "digest": digest,
+        "format": report.format,
+        "received_at": now,
+        "lines": report.lines,
+        "rejected": report.rejected,
+    }
+
+
+def _finish(report: ImportReport, applied: Applied) -> None:
+    report.accepted, report.duplicates, report.new_subjects = applied.added, applied.duplicates, applied.new_subjects
+    report.imported = True
+
+
+def _ticker(file: IO[bytes], progress: Progress | None) -> Callable[[int], None]:
+    def tick(lines: int) -> None:
+        if progress is not None:
+            progress(lines, file.tell())
+
+    return tick
+
+
+def _read_all(rows: _Rows, reader: RowReader, rejects: "_Rejects", tick: Callable[[int], None]) -> None:
+    lines = 0
+    for lines, (line, row) in enumerate(rows, 1):
+        try:
+            if isinstance(row, BadRowError):
+                raise row
+            reader.add(row)
+        except BadRowError as error:
+            rejects.take(line, row, error.faults)
+        if lines % PROGRESS_EVERY == 0:
+            tick(lines)
+    rejects.report.lines = lines
+    tick(lines)
+
+
+class _Rejects:
+    """Where rejected rows go: into the report, and to a file readable by its owner only, as it holds addresses."""
+
+    def __init__(self, report: ImportReport, path: Path | None) -> None:
+        self.report = report
+        self._path = path
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def take(self, line: int, row: _Row | BadRowError, faults: Sequence[Fault]) -> None:
+        """Count, list and write one rejected row."""
+        report = self.report
+        report.rejected += 1
+        report.problem_total += len(faults)
+        for fault in faults[: MAX_PROBLEMS - len(report.problems)]:
+            place = f"{report.path.name}:{line}" + (f": {fault.column}" if fault.column else "")
+            report.problems.append(Problem(place, fault.value, f"allowed is {fault.allowed}"))
+        if self._path is not None:
+            told = "; ".join(f"{fault.column}: allowed is {fault.allowed}" for fault in faults)
+            csv.writer(self._open(self._path)).writerow([line, told, *(() if isinstance(row, BadRowError) else row)])
+
+    def _open(self, path: Path) -> IO[str]:
+        if self._file is None:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            self._file = os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape", newline="")
+            self.report.rejects = path
+        return self._file
+
+
+def _open_rows(file: IO[bytes], path: Path, file_format: str, topics: Mapping[str, str]) -> tuple[_Row, _Rows]:
+    """The generic columns that rows will have, and the rows with their line numbers."""
+    if file_format == "jsonl":
+        return COLUMNS, _json_rows(file)
+    reader = csv.reader((line.decode("utf-8", "surrogateescape") for line in file), strict=True)
+    try:
+        header = [name.strip().removeprefix("\ufeff").strip() for name in next(reader)]
+    except (StopIteration, csv.Error) as error:
+        raise InputError(f"{path}: no header line") from error
+    export = EXPORTS.get(file_format)
+    _check_header(path, header, export)
+    rows = _csv_rows(reader, len(header))
+    return (header, rows) if export is None else (_EXPORT_COLUMNS, _export_rows(rows, header, export, topics))
+
+
+def _check_header(path: Path, header: list[str], export: Export | None) -> None:
+    required = frozenset({"address"}) if export is None else export.required
+    missing = sorted(required - set(header))
+    unknown = [name for name in header if name not in COLUMNS] if export is None else []
+    twice = sorted({name for name in header if header.count(name) > 1})
+    for what, names in (("misses", missing), ("has unknown", unknown), ("repeats", twice)):
+        if names:
+            allowed = f"; allowed are {', '.join(COLUMNS)}" if what == "has unknown" else ""
+            raise InputError(f"{path}: header {what} column {', '.join(names)}{allowed}")
+
+
+def _csv_rows(reader: Any, width: int) -> _Rows:
+    while True:
+        try:
+            for row in reader:
+                if len(row) == width:
+                    yield reader.line_num, row
+                elif row:
+                    yield (
+                        reader.line_num,
+                        BadRowError(Fault("", f"{len(row)} fields", f"{width} fields as in the header")),
+                    )
+        except csv.Error as error:
+            yield reader.line_num, BadRowError(Fault("", str(error), "well-formed CSV"))
+        else:
+            return
+
+
+def _json_rows(file: IO[bytes]) -> _Rows:
+    for line, octets in enumerate(file, 1):
+        if not octets.isspace():
+            yield line, _json_row(octets)
+
+
+def _json_row(octets: bytes) -> _Row | BadRowError:
+    try:
+        given = orjson.loads(octets)
+    except orjson.JSONDecodeError as error:
+        return BadRowError(Fault("", str(error), "one JSON object per line"))
+    if not isinstance(given, dict):
+        return BadRowError(Fault("", type(given).__name__, "one JSON object per line"))
+    unknown = [name for name in given if name not in COLUMNS]
+    if unknown:
+        return BadRowError(*(Fault(name, "", f"one of {', '.join(COLUMNS)}") for name in unknown))
+    return [_text(given.get(name)) for name in COLUMNS]
+
+
+def _text(value: Any) -> str:
+    """A JSON value as it would stand in CSV."""
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return ";".join(_text(part) for part in value) if isinstance(value, list) else str(value)
+
+
+def _export_rows(rows: _Rows, header: list[str], export: Export, topics: Mapping[str, str]) -> _Rows:
+    for line, row in rows:
+        if isinstance(row, BadRowError):
+            yield line, row
+            continue
+        try:
+            generic = export.convert(dict(zip(header, row, strict=True)), topics)
+        except TermsError as error:
+            yield line, BadRowError(*error.faults)
+        else:
+            yield line, [generic.get(name, "") for name in _EXPORT_COLUMNS]
