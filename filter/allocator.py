@@ -1,29 +1,17 @@
 """Keep freed memory inside the process, so that the HTML parser's big chunks are not mapped anew for every message.
 
-glibc returns large chunks to the kernel as soon as they are freed; Lexbor asks for the same chunks again with the next
-document and pays for the page faults (more than half of its time on a 30 kB message). Programs call
-`keep_freed_memory` once at start; importing this module changes nothing. Never raises; without glibc it does nothing.
+glibc returns a chunk above its mmap threshold to the kernel as soon as it is freed; Lexbor asks for the same chunks with
+the next page and pays for the page faults (half of its time on a 30 kB page). The threshold is dynamic: it rises to the
+size of the largest chunk freed so far, up to 32 MiB (mallopt(3), M_MMAP_THRESHOLD). So one such chunk is taken, never
+touched, and freed. Never raises; other allocators are not affected.
 """
 
-import ctypes
+from functools import cache
 
-# <malloc.h>; the values are part of glibc's ABI.
-_M_TRIM_THRESHOLD = -1
-_M_TOP_PAD = -2
-_M_MMAP_THRESHOLD = -3
-
-_KEPT = 64 << 20
-_SPARE = 16 << 20
+_CHUNK = 31 << 20
 
 
-def keep_freed_memory() -> bool:
-    """Ask glibc to keep up to 64 MiB of freed memory for reuse; return whether there was a glibc to ask."""
-    try:
-        libc = ctypes.CDLL(None)
-        version, mallopt = libc.gnu_get_libc_version, libc.mallopt
-    except (OSError, AttributeError, TypeError):
-        return False
-    del version  # only glibc has it; others offer a `mallopt` with other meanings
-    options = ((_M_MMAP_THRESHOLD, _KEPT), (_M_TRIM_THRESHOLD, _KEPT), (_M_TOP_PAD, _SPARE))
-    # every option is set, whatever the first answers
-    return all([mallopt(option, value) == 1 for option, value in options])
+@cache
+def keep_freed_memory() -> None:
+    """Let the allocator keep up to twice 31 MiB of freed memory for reuse; once per process, the first page does it."""
+    bytes(_CHUNK)

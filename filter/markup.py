@@ -1,64 +1,73 @@
 """HTML -> blocks of text in reading order, through Lexbor: what a reader sees, and what is there but out of sight.
 
-Never raises on bad HTML; pure; one walk over the tree. A page that would make tree building quadratic (see `outline`) is
-read as bare text instead, with a defect, so that nothing is lost. Hidden text is marked, not dropped (see `styles`).
+Never raises on bad HTML; pure; one walk over the tree. A page that would make tree building quadratic (see `outline`)
+is read as bare text instead, with a defect, so that nothing is lost. Hidden text is marked, not dropped (see `styles`).
 """
 
+from bisect import bisect_right
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from selectolax.lexbor import LexborHTMLParser, LexborNode
+from selectolax.lexbor import LexborDocumentOptions, LexborHTMLParser, LexborNode
 
+from .allocator import keep_freed_memory
 from .labels import SegmentKind
 from .outline import MAX_TAGS, cut_tags, is_tame, strip_tags
 from .segments import Defect, DefectCode, parse_url
 from .styles import hidden_nodes, mark
 
 MAX_BLOCKS = 10_000
-"""Blocks of text read from one page."""
-_MAX_CLIMB = 16  # inline elements around a text that are looked through for the block it stands in
+"""Blocks of text read from a page without structure; the rest is joined to the last."""
+_MAX_CLIMB = 16  # elements around a text that are looked through for the link and the block it stands in
+_LONGEST_CELL = 80
 
 _FACTORY = LexborHTMLParser("")
+_NO_EVENTS = int(LexborDocumentOptions.WO_EVENTS)  # they serve scripts and <selectedcontent>
+
+
+def _tags(names: str) -> frozenset[int]:
+    """Lexbor's numbers of these elements."""
+    return frozenset(_FACTORY.create_node(name).tag_id for name in names.split())
+
+
 _TEXT = 2
-
-
-class _Role:
-    """What an element means for the text in it."""
-
-    BLOCK, CELL, ROW, HEADING, BUTTON, LINK, PICTURE, BREAK, QUOTE, SKIP = range(10)
-
-
-_NAMES = {
-    _Role.BLOCK: "address article aside blockquote body caption center dd details dialog div dl dt fieldset figcaption "
-    "figure footer form header hr legend li main menu nav ol option p pre section summary table tbody textarea tfoot "
-    "thead title ul",
-    _Role.CELL: "td th",
-    _Role.ROW: "tr",
-    _Role.HEADING: "h1 h2 h3 h4 h5 h6",
-    _Role.BUTTON: "button",
-    _Role.LINK: "a area",
-    _Role.PICTURE: "img",
-    _Role.BREAK: "br",
-    _Role.SKIP: "script style",
+_STAND_IN_NAME = "noframes"  # takes the place of a hidden element: no reader shows it
+(_STAND_IN,) = _tags(_STAND_IN_NAME)
+(_ROW,) = _tags("tr")
+(_LINK,) = _tags("a")
+(_PICTURE,) = _tags("img")
+(_BREAK,) = _tags("br")
+(_PARAGRAPH,) = _tags("p")
+_CELLS = _tags("td th")
+_CHECKED = _tags("h1 h2 h3 h4 h5 h6 button")
+_SPECIAL = _tags(f"a br img script style {_STAND_IN_NAME}")
+_BLOCKS = (
+    _CELLS
+    | _CHECKED
+    | _tags(
+        "address article aside blockquote body caption center dd details dialog div dl dt fieldset figcaption figure footer "
+        "form header hr legend li main menu nav ol option p pre section summary table tbody textarea tfoot thead title tr ul"
+    )
+)
+_KINDS = {
+    **dict.fromkeys(_BLOCKS, SegmentKind.PARAGRAPH),
+    **dict.fromkeys(_CHECKED, SegmentKind.HEADING),
+    **dict.fromkeys(_tags("button a"), SegmentKind.BUTTON),
+    _PICTURE: SegmentKind.ALT,
 }
-_ROLES = {_FACTORY.create_node(name).tag_id: role for role, names in _NAMES.items() for name in names.split()}
-_BLOCKS = frozenset(tag for tag, role in _ROLES.items() if role in range(_Role.BLOCK, _Role.LINK))
-_KINDS = {_Role.HEADING: SegmentKind.HEADING, _Role.BUTTON: SegmentKind.BUTTON}
-
-
-class Block(NamedTuple):
-    """One block of text as found, not yet cleaned."""
-
-    kind: SegmentKind
-    text: str
-    hidden: bool
+_HIDEABLE = frozenset(range(1, 1000)) - _tags("html head body")
+_PARAGRAPH_BREAKS = 2
+_PIXEL = frozenset({"0", "1"})
 
 
 class Page(NamedTuple):
-    """What a page says: three columns of blocks, links (host, path, index of the block or -1), pictures shown."""
+    """What a page says: kinds and texts of its blocks (not cleaned), the indexes of hidden ones, links as (host, path,
+    index of the block or -1), the number of pictures shown.
+    """
 
     kinds: list[SegmentKind]
     texts: list[str]
-    hidden: list[bool]
+    hidden: list[int]
     links: list[tuple[str, str, int]]
     pictures: int
     defects: list[Defect]
@@ -74,12 +83,14 @@ def read_page(html: bytes) -> Page:
         defects.append(Defect(DefectCode.STRUCTURE_LOST))
         return _bare(whole, defects)
     look = mark(whole)
-    tree = LexborHTMLParser(look.html)
+    keep_freed_memory()
+    tree = LexborHTMLParser(look.html, options=_NO_EVENTS)
+    reader = _Reader()
+    if look.marked or look.classes:
+        reader.set_aside(tree, hidden_nodes(tree, look))
     root = tree.body or tree.root
-    if root is None:
-        return _bare(whole, defects)
-    reader = _Reader({node.mem_id for node in hidden_nodes(tree, look)})
-    reader.read(root)
+    if root is not None:
+        reader.read(root)
     return reader.page(defects)
 
 
@@ -87,216 +98,178 @@ def _bare(html: bytes, defects: list[Defect]) -> Page:
     lines = [line for line in strip_tags(html).split("\n") if line and not line.isspace()]
     if len(lines) > MAX_BLOCKS:
         lines[MAX_BLOCKS - 1 :] = [" ".join(lines[MAX_BLOCKS - 1 :])]
-    return Page([SegmentKind.PARAGRAPH] * len(lines), lines, [False] * len(lines), [], 0, defects)
+    return Page([SegmentKind.PARAGRAPH] * len(lines), lines, [], [], 0, defects)
 
 
 class _Reader:
-    """One walk over a tree. `run` is the text of the block being read, `aside` hidden text met on the way."""
+    """One walk over a tree.
 
-    def __init__(self, hidden_ids: set[int]) -> None:
-        self.hidden_ids = hidden_ids
-        self.kinds: list[SegmentKind] = []
+    A block is begun by its first text and grows while texts follow in the same element; `tags` says for each block
+    which element (or picture, or link) gave it its kind.
+    """
+
+    def __init__(self) -> None:
+        self.tags: list[int] = []
         self.texts: list[str] = []
-        self.hidden: list[bool] = []
+        self.rows: list[int] = []  # the index of the first block of each table row
+        self.joined: dict[int, list[str]] = {}  # the pieces of blocks that grew
         self.links: list[tuple[str, str, int]] = []
         self.pictures = 0
-        self.cells: list[tuple[int, int, int]] = []
-        self.run: list[str] = []
-        self.run_node: LexborNode | None = None
-        self.aside: list[str] = []
-        self.role = _Role.BLOCK
-        self.row = self.cell = 0
-        self.breaks = 0
-        self.linked = 0
-        self.pending: list[int] = []
-        self.ends: dict[int, list[int]] = {}
-        self.in_hidden = 0
-        self.in_link = 0
+        self.hidden: list[str] = []  # text of hidden elements by the number of their stand-in
+        self.asides: list[tuple[int, str]] = []  # hidden text, and the block before which it was met
+        self.first: LexborNode | None = None  # the text that began the last block
+        self.link: LexborNode | None = None  # the last link
+        self.skip = False
+
+    def set_aside(self, tree: LexborHTMLParser, nodes: Iterable[LexborNode]) -> None:
+        """Put an empty stand-in where each outermost hidden element is, and keep its text for when it is met."""
+        hidden = {node.mem_id: node for node in nodes if node.tag_id in _HIDEABLE}
+        for node in [node for node in hidden.values() if not _is_inside(node, hidden)]:
+            stand_in = tree.create_node(_STAND_IN_NAME)
+            stand_in.attrs["n"] = str(len(self.hidden))
+            self.hidden.append(node.text(separator=" ", skip_empty=True))
+            node.replace_with(stand_in)
 
     def read(self, root: LexborNode) -> None:
-        """Visit every node in document order."""
-        role_of, skipped = _ROLES.get, 0
+        """Visit every node in document order; empty texts are left out, and looked for where two texts are joined."""
+        texts, tags, rows = self.texts, self.tags, self.rows
+        add_text, add_tag, blocks, special = texts.append, tags.append, _BLOCKS, _SPECIAL
+        text_tag, row_tag, checked = _TEXT, _ROW, _CHECKED  # locals: this loop is most of the time spent in Python
+        block, growing, closely, breaks = _PARAGRAPH, False, False, 0
         for node in root.traverse(include_text=True, skip_empty=True):
             tag = node.tag_id
-            if self.ends and node.mem_id in self.ends:
-                self._leave(node.mem_id)
-            if tag == _TEXT:
-                if skipped:
-                    skipped -= 1
+            if tag == text_tag:
+                if closely:
+                    growing = self._text(node, breaks, growing=growing)
                 else:
-                    self._text(node)
-                continue
-            if self.hidden_ids and node.mem_id in self.hidden_ids:
-                self._enter(node, _HIDDEN)
-            role = role_of(tag)
-            if role is None:
-                continue
-            if role <= _Role.BUTTON:
-                self._block(role)
-            elif role == _Role.SKIP:
-                skipped = node.first_child is not None and not node.first_child.is_empty_text_node
-            else:
-                self._inline(node, role)
-        self._leave_all()
+                    add_text(node.text_content or "")
+                    add_tag(block)
+                    self.first = node
+                    growing = closely = True
+                breaks = 0
+            elif tag in blocks:
+                block, growing = tag, False
+                closely = tag in checked or self.link is not None
+                if tag == row_tag:
+                    rows.append(len(texts))
+            elif tag in special:
+                if tag == _BREAK:
+                    breaks += 1
+                else:
+                    closely = True
+                    self._special(node, tag, growing=growing)
 
-    def _text(self, node: LexborNode) -> None:
-        text = node.text_content or ""
-        if self.in_hidden:
-            self.aside.append(text)
-            return
-        if self.run:
-            if not _same_block(self.run_node, node):
-                self._flush()
-            elif _space_before(node):
-                self.run.append(" ")
-        self.run_node = node
-        self.run.append(text)
-        self.breaks = 0
-        if self.in_link:
-            self.linked += len(text)
-
-    def _block(self, role: int) -> None:
-        if self.in_hidden:
-            self.aside.append(" ")
-            return
-        if self.run:
-            self._flush()
-        self.role = role
-        if role == _Role.CELL:
-            self.cell += 1
-        elif role == _Role.ROW:
-            self.row += 1
-
-    def _inline(self, node: LexborNode, role: int) -> None:
-        if role == _Role.BREAK:
-            self._break()
-        elif role == _Role.PICTURE:
-            self._picture(node.attributes)
-        else:
+    def _special(self, node: LexborNode, tag: int, *, growing: bool) -> None:
+        if tag == _LINK:
             self._link(node)
+        elif tag == _PICTURE:
+            self._picture(node, growing=growing)
+        elif tag == _STAND_IN:
+            number = node.attributes.get("n") or ""
+            if self.hidden and number.isdecimal():  # else it is the page's own
+                self.asides.append((len(self.texts), self.hidden[int(number) % len(self.hidden)]))
+        else:  # script, style: their text follows at once
+            self.skip = node.first_child is not None and not node.first_child.is_empty_text_node
 
-    def _break(self) -> None:
-        """One <br> wraps a line, two end a paragraph."""
-        if self.in_hidden:
-            self.aside.append(" ")
-        elif self.run:
-            self.breaks += 1
-            if self.breaks > 1:
-                self._flush()
-            else:
-                self.run.append(" ")
-
-    def _picture(self, attributes: dict[str, str | None]) -> None:
-        if not self.in_hidden and attributes.get("width") not in ("0", "1"):
-            self.pictures += 1
-        text = attributes.get("alt")
-        if not text or text.isspace():
-            return
-        if self.in_hidden:
-            self.aside.append(f" {text} ")
-        elif self.run:  # a picture in the middle of a sentence is read with it
-            self.run.append(text)
+    def _text(self, node: LexborNode, breaks: int, *, growing: bool) -> bool:
+        """A text that may go on with the last block, stand in a link, or not be shown at all."""
+        if self.skip:
+            self.skip = False
+            return growing
+        text = node.text_content or ""
+        linked = self.link is not None and _is_inside(node, {self.link.mem_id: self.link})
+        block = _block_of(node)
+        if growing and breaks < _PARAGRAPH_BREAKS and block == _block_of(self.first):
+            spaced = breaks or _is_space_before(node)
+            self._grow(f" {text}" if spaced else text)
+            if self.tags[-1] == _LINK and not linked:
+                self.tags[-1] = block[0]
         else:
-            self._emit(SegmentKind.ALT, text, hidden=False)
+            self.first = node
+            self.texts.append(text)
+            self.tags.append(_LINK if linked else _PARAGRAPH if breaks else block[0])
+        self._place_link(linked=linked)
+        return True
+
+    def _grow(self, text: str) -> None:
+        last = len(self.texts) - 1
+        self.joined.setdefault(last, [self.texts[last]]).append(text)
 
     def _link(self, node: LexborNode) -> None:
         target = parse_url(node.attributes.get("href") or "")
+        self.link = node if node.first_child is not None else None
         if target:
-            self.pending.append(len(self.links))
             self.links.append((*target, -1))
-        self._enter(node, _LINK)
 
-    def _enter(self, node: LexborNode, span: int) -> None:
-        """Note that a link or hidden element begins, and at which node it is over."""
-        if node.first_child is None:
+    def _place_link(self, *, linked: bool) -> None:
+        """The block begun or grown last shows the last link; a text outside of it ends it."""
+        if not linked:
+            self.link = None
+        elif self.links and self.links[-1][2] < 0:
+            self.links[-1] = (*self.links[-1][:2], len(self.texts) - 1)
+
+    def _picture(self, node: LexborNode, *, growing: bool) -> None:
+        attributes = node.attributes
+        self.pictures += attributes.get("width") not in _PIXEL
+        text = attributes.get("alt") or ""
+        if not text or text.isspace():
             return
-        self.ends.setdefault(_after(node), []).append(span)
-        if span == _HIDDEN:
-            self.in_hidden += 1
-        else:
-            self.in_link += 1
-
-    def _leave(self, at: int) -> None:
-        for span in self.ends.pop(at):
-            if span == _LINK:
-                self.in_link -= 1
-                continue
-            self.in_hidden -= 1
-            if not self.in_hidden and self.aside:
-                self._emit(SegmentKind.PARAGRAPH, "".join(self.aside), hidden=True)
-                self.aside = []
-
-    def _leave_all(self) -> None:
-        for at in list(self.ends):
-            self._leave(at)
-        self._flush()
-
-    def _flush(self) -> None:
-        """The block is complete."""
-        run = self.run
-        if not run:
+        if growing and _block_of(node) == _block_of(self.first):  # in the middle of a sentence it is read with it
+            self._grow(f" {text} ")
             return
-        text = run[0] if len(run) == 1 else "".join(run)
-        kind = _KINDS.get(self.role, SegmentKind.PARAGRAPH)
-        if self.linked and self.linked >= len(text.strip()):
-            kind = SegmentKind.BUTTON
-        elif self.role == _Role.CELL:
-            self.cells.append((self.row, self.cell, len(self.texts)))
-        self.run, self.linked, self.breaks = [], 0, 0
-        self._emit(kind, text, hidden=False)
-
-    def _emit(self, kind: SegmentKind, text: str, *, hidden: bool) -> None:
-        for index in self.pending:
-            host, path, _ = self.links[index]
-            self.links[index] = (host, path, len(self.texts))
-        self.pending.clear()
-        self.kinds.append(kind)
         self.texts.append(text)
-        self.hidden.append(hidden)
+        self.tags.append(_PICTURE)
+        self._place_link(linked=self.link is not None and _is_inside(node, {self.link.mem_id: self.link}))
 
     def page(self, defects: list[Defect]) -> Page:
-        """What was read; a cell is text in a row where other cells have text too."""
-        filled: dict[int, set[int]] = {}
-        for row, cell, _ in self.cells:
-            filled.setdefault(row, set()).add(cell)
-        for row, _, index in self.cells:
-            if len(filled[row]) > 1:
-                self.kinds[index] = SegmentKind.CELL
-        return Page(self.kinds, self.texts, self.hidden, self.links, self.pictures, defects)
+        """What was read, hidden texts put back where they were met."""
+        for index, pieces in self.joined.items():
+            self.texts[index] = "".join(pieces)
+        kinds = list(map(_KINDS.__getitem__, self.tags))
+        self._settle_cells(kinds)
+        places = [place for place, _ in self.asides]
+        for place, text in reversed(self.asides):
+            self.texts.insert(place, text)
+            kinds.insert(place, SegmentKind.PARAGRAPH)
+        hidden = [place + before for before, place in enumerate(places)]
+        if places:
+            self.links = [(*link[:2], link[2] + bisect_right(places, link[2])) for link in self.links]
+        return Page(kinds, self.texts, hidden, self.links, self.pictures, defects)
+
+    def _settle_cells(self, kinds: list[SegmentKind]) -> None:
+        """Texts of one row that stand in two or more of its cells are table cells, unless it ends in a long text."""
+        texts, tags, cell, last = self.texts, self.tags, [SegmentKind.CELL], len(self.texts)
+        for start in reversed(self.rows):
+            count, end, last = last - start, last, start
+            if count > 1 and len(texts[end - 1]) <= _LONGEST_CELL and _CELLS.issuperset(tags[start:end]):
+                kinds[start:end] = cell * count
 
 
-_HIDDEN, _LINK = 0, 1
-
-
-def _after(node: LexborNode) -> int:
-    """The id of the first node after this element in document order; 0 when there is none."""
-    here: LexborNode | None = node
-    while here is not None:
-        following = here.next
-        while following is not None and following.is_empty_text_node:
-            following = following.next
-        if following is not None:
-            return following.mem_id
-        here = here.parent
-    return 0
-
-
-def _block_of(node: LexborNode) -> int:
+def _is_inside(node: LexborNode, elements: dict[int, LexborNode]) -> bool:
     here = node.parent
     for _ in range(_MAX_CLIMB):
         if here is None:
-            return 0
-        if here.tag_id in _BLOCKS:
-            return here.mem_id
+            return False
+        if here.mem_id in elements:
+            return True
         here = here.parent
-    return 0
+    return False
 
 
-def _same_block(one: LexborNode | None, other: LexborNode) -> bool:
-    return one is not None and _block_of(one) == _block_of(other)
+def _block_of(node: LexborNode | None) -> tuple[int, int]:
+    """Number of the tag and id of the block a text stands in."""
+    here = node.parent if node is not None else None
+    for _ in range(_MAX_CLIMB):
+        if here is None:
+            break
+        tag = here.tag_id
+        if tag in _BLOCKS:
+            return tag, here.mem_id
+        here = here.parent
+    return _PARAGRAPH, 0
 
 
-def _space_before(node: LexborNode) -> bool:
+def _is_space_before(node: LexborNode) -> bool:
     """Whether white space alone stands between this text and the one before it in its block."""
     here: LexborNode | None = node
     for _ in range(_MAX_CLIMB):

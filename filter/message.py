@@ -6,8 +6,9 @@ no I/O, no clock. Linear time, bounded memory; the caps are constants of `mime`,
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from string import punctuation
 from types import MappingProxyType
 from typing import Any
 
@@ -24,7 +25,6 @@ from .segments import (
     Segment,
     clean,
     clean_all,
-    is_obfuscated,
     make_segments,
     parse_url,
 )
@@ -59,11 +59,12 @@ DECLARING_HEADERS = (
 _MAX_VALUE = 2_000
 _IMAGE_ONLY_WORDS = 5
 _URL = re.compile(r"https?://[^\s<>\"]{1,2000}", re.IGNORECASE)
-_WORD = re.compile(r"\w+")
+_QUICK_LOOKUP = 4_000_000
 _META_CHARSET = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?([A-Za-z0-9_:.-]{1,40})", re.IGNORECASE)
 _QUOTED_NAME = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _ESCAPED = re.compile(r"\\(.)")
 _MAX_FROM = 10_000
+_NOT_SAID = frozenset({SegmentKind.SUBJECT, SegmentKind.FOOTER, SegmentKind.ALT})
 _PGP = "-----BEGIN PGP MESSAGE-----"
 
 
@@ -166,7 +167,7 @@ class _Body:
         self.defects = defects
         self.kinds: list[SegmentKind] = []
         self.texts: list[str] = []
-        self.hidden: list[bool] = []
+        self.hidden: set[int] = set()
         self.links: list[Link] = []
         self.pictures = 0
         self.language = ""
@@ -176,14 +177,13 @@ class _Body:
         """Add one text, not yet clean."""
         self.kinds.append(kind)
         self.texts.append(text)
-        self.hidden.append(False)
 
     def add_page(self, page: Page, kind: SegmentKind | None) -> None:
         """Add what a page says; `kind` overrides (quoted)."""
         first = len(self.texts)
         self.kinds += page.kinds if kind is None else [kind] * len(page.kinds)
         self.texts += page.texts
-        self.hidden += page.hidden
+        self.hidden.update(index + first for index in page.hidden)
         self.links += [Link(host, path, index if index < 0 else index + first) for host, path, index in page.links]
         self.pictures += page.pictures
         for defect in page.defects:
@@ -193,8 +193,7 @@ class _Body:
         """Clean every text, drop the empty ones, settle preheader and footer."""
         self._clean()
         self._settle_kinds()
-        words = sum(len(text) for kind, text in zip(self.kinds, self.texts, strict=True) if kind != SegmentKind.SUBJECT)
-        if not words:
+        if all(kind == SegmentKind.SUBJECT for kind in self.kinds):
             note(self.defects, Defect(DefectCode.IMAGE_ONLY if self.pictures else DefectCode.EMPTY))
         elif self.pictures and self._few_words():
             note(self.defects, Defect(DefectCode.IMAGE_ONLY, str(self.pictures)))
@@ -211,22 +210,18 @@ class _Body:
         )
 
     def _few_words(self) -> bool:
-        said = (
-            text
-            for kind, text, hidden in zip(self.kinds, self.texts, self.hidden, strict=True)
-            if not hidden and kind not in (SegmentKind.SUBJECT, SegmentKind.FOOTER, SegmentKind.ALT)
-        )
         count = 0
-        for text in said:
-            count += len(text.split())
+        for index, (kind, text) in enumerate(zip(self.kinds, self.texts, strict=True)):
+            if kind not in _NOT_SAID and index not in self.hidden:
+                count += len(text.split())
             if count > _IMAGE_ONLY_WORDS:
                 return False
         return True
 
     def _clean(self) -> None:
-        if is_obfuscated("|".join(self.texts)):
+        self.texts, obfuscated = clean_all(self.texts)
+        if obfuscated:
             note(self.defects, Defect(DefectCode.OBFUSCATED))
-        self.texts = clean_all(self.texts)
         if not all(self.texts):
             self._drop_empty()
 
@@ -235,12 +230,12 @@ class _Body:
         moved = {old: new for new, old in enumerate(kept)}
         self.links = [link._replace(segment=moved.get(link.segment, -1)) for link in self.links]
         self.kinds = [self.kinds[index] for index in kept]
-        self.hidden = [self.hidden[index] for index in kept]
+        self.hidden = {moved[index] for index in self.hidden if index in moved}
         self.texts = [self.texts[index] for index in kept]
 
     def _settle_kinds(self) -> None:
         first = next((i for i, kind in enumerate(self.kinds) if kind != SegmentKind.SUBJECT), len(self.kinds))
-        if first < len(self.kinds) and self.hidden[first]:
+        if first < len(self.kinds) and first in self.hidden:
             self.kinds[first] = SegmentKind.PREHEADER
         for index in range(max(first, footer_start(self.texts, self.kinds)), len(self.kinds)):
             self.kinds[index] = SegmentKind.FOOTER
@@ -266,7 +261,7 @@ def _read_parts(scanned: Scan, body: _Body) -> None:
             text = decode_octets(octets, part.parameters.get("charset", ""), body.defects)
             _add_plain(body, paragraphs(text), quoted=part.quoted)
     for part, text in later:
-        _add_plain(body, _unsaid(paragraphs(text), body.texts), quoted=part.quoted)
+        _add_plain(body, _unsaid(list(paragraphs(text)), body.texts), quoted=part.quoted)
 
 
 def _read_html(octets: bytes, part: Part, body: _Body) -> None:
@@ -278,7 +273,7 @@ def _read_html(octets: bytes, part: Part, body: _Body) -> None:
     body.add_page(read_page(octets), SegmentKind.QUOTED if part.quoted else None)
 
 
-def _add_plain(body: _Body, found: Iterator[tuple[SegmentKind, str]], *, quoted: bool) -> None:
+def _add_plain(body: _Body, found: Iterable[tuple[SegmentKind, str]], *, quoted: bool) -> None:
     for kind, text in found:
         if _PGP in text:
             note(body.defects, Defect(DefectCode.ENCRYPTED, "pgp"))
@@ -289,13 +284,15 @@ def _add_plain(body: _Body, found: Iterator[tuple[SegmentKind, str]], *, quoted:
         body.add(SegmentKind.QUOTED if quoted else kind, text)
 
 
-def _unsaid(found: Iterator[tuple[SegmentKind, str]], said: list[str]) -> Iterator[tuple[SegmentKind, str]]:
+def _unsaid(found: list[tuple[SegmentKind, str]], said: list[str]) -> Iterator[tuple[SegmentKind, str]]:
     """The paragraphs whose words the page does not have: more than one in five, and at least three."""
-    words = set(_WORD.findall(" ".join(said).lower()))
+    page = " ".join(said).lower()
+    # Words are looked up in the text itself; when that could take long, in the set of its words.
+    short = len(page) * sum(len(text) for _, text in found) < _QUICK_LOOKUP
+    words = page if short else {word.strip(punctuation) for word in page.split()}
     for kind, text in found:
-        own = _WORD.findall(_URL.sub(" ", text).lower())
-        missing = sum(word not in words for word in own)
-        if missing > max(2, len(own) // 5):
+        own = [word.strip(punctuation) for word in text.lower().split() if "://" not in word]
+        if sum(word not in words for word in own) > max(2, len(own) // 5):
             yield kind, text
 
 
@@ -343,7 +340,7 @@ def _read_json_body(text: str, html: str, body: _Body) -> None:
         text, html = text[:MAX_TEXT], html[:MAX_TEXT]
     if html:
         body.add_page(read_page(html.encode("utf-8", "replace")), None)
-    found = paragraphs(text)
+    found = list(paragraphs(text))
     _add_plain(body, _unsaid(found, body.texts) if html else found, quoted=False)
 
 

@@ -46,9 +46,11 @@ _FOOTER_WORDS = (
     *("intended recipient", "confidential", "email preferences", "manage preferences", "update your preferences"),
     *("reg. no", "registered charity", "why did i get this", "mailing address", "cookie policy", "privacy"),
 )
-_PROMOTION = re.compile(
-    r"[%$\u00a3\u20ac!]|\b(?:save|sale|deals?|discounts?|offers?|win|free|gift|bonus|upgrade|shop|buy|exclusive|rewards?)\b"
+_OFFERING = frozenset(
+    "save sale deal deals discount discounts offer offers win free gift bonus upgrade shop buy exclusive reward rewards".split()
 )
+_OFFER_SIGNS = "%$\u00a3\u20ac!"
+_MARKS = ".,;:()\"'-|*?"
 
 
 def paragraphs(text: str) -> Iterator[tuple[SegmentKind, str]]:
@@ -115,7 +117,7 @@ def footer_start(texts: Sequence[str], kinds: Sequence[SegmentKind]) -> int:
             break
         wording = is_footer_wording(text)
         if not wording and (
-            len(text) > _FOOTER_SHORT or kinds[position] == SegmentKind.HEADING or _PROMOTION.search(text)
+            len(text) > _FOOTER_SHORT or kinds[position] == SegmentKind.HEADING or _offers(text)
         ):
             break
         if wording:
@@ -125,6 +127,13 @@ def footer_start(texts: Sequence[str], kinds: Sequence[SegmentKind]) -> int:
 
 def is_footer_wording(text: str) -> bool:
     """Whether a text (lower-case) reads like a footer line and offers nothing."""
-    if len(text) > _FOOTER_LONGEST or not any(words in text for words in _FOOTER_WORDS):
+    if len(text) > _FOOTER_LONGEST or not any(map(text.__contains__, _FOOTER_WORDS)):
         return False
-    return _PROMOTION.search(text) is None
+    return not _offers(text)
+
+
+def _offers(text: str) -> bool:
+    """Whether a text (lower-case) has a figure or word of an offer in it: too much for a footer."""
+    if any(map(text.__contains__, _OFFER_SIGNS)):
+        return True
+    return not _OFFERING.isdisjoint([word.strip(_MARKS) for word in text.split()])

@@ -6,7 +6,7 @@ raises, linear in the characters.
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from enum import StrEnum
 from functools import partial
 from typing import NamedTuple
@@ -88,9 +88,12 @@ class Link(NamedTuple):
 _new_segment = partial(tuple.__new__, Segment)
 
 
-def make_segments(kinds: Iterable[SegmentKind], texts: Iterable[str], hidden: Iterable[bool]) -> list[Segment]:
-    """Zip three columns into segments."""
-    return list(map(_new_segment, zip(kinds, texts, hidden, strict=True)))
+def make_segments(kinds: Sequence[SegmentKind], texts: Sequence[str], hidden: Collection[int]) -> list[Segment]:
+    """Segments from two columns and the indexes of those that are hidden."""
+    flags = [False] * len(texts)
+    for index in hidden:
+        flags[index] = True
+    return list(map(_new_segment, zip(kinds, texts, flags, strict=True)))
 
 
 # Characters a reader does not see: C0/C1 controls, soft hyphen, joiners, directional marks, fillers, selectors, tags.
@@ -99,34 +102,45 @@ _INVISIBLE_SET = (
     "\u202a-\u202e\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e0fff"
 )
 _INVISIBLE = re.compile(f"[{_INVISIBLE_SET}]+")
-_CONTROL = re.compile("[\x00-\x08\x0e-\x1b\x7f]")
 # Letters that only look different: mathematical bold and italic, full width, circled. Read as the plain letter.
 _STYLED = re.compile("[\uff01-\uff5e\u24b6-\u24e9\U0001d400-\U0001d7ff\U0001f130-\U0001f149]+")
 # Single letters with something invisible between each: no language hyphenates like that; and overridden direction.
 _SPLIT_WORD = re.compile(f"[A-Za-z](?:[{_INVISIBLE_SET}]+[A-Za-z]){{2}}|[\u202d\u202e]")
 
 
-def is_obfuscated(text: str) -> bool:
-    """Whether invisible characters cut words apart or turn their direction (padding between words is usual)."""
-    return not text.isascii() and _SPLIT_WORD.search(text) is not None
-
-
 def clean(text: str) -> str:
     """One text in clean form (see the module's docstring)."""
-    if not text.isascii():
-        text = _STYLED.sub(_plain_letters, _INVISIBLE.sub("", text))
-        text = text if unicodedata.is_normalized("NFC", text) else unicodedata.normalize("NFC", text)
-    elif not text.isprintable():
-        text = _CONTROL.sub("", text)
+    text = _single_spaces(text)
+    if _is_plain(text):
+        return text
+    text = _STYLED.sub(_plain_letters, _INVISIBLE.sub("", text))
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def clean_all(texts: Sequence[str]) -> tuple[list[str], bool]:
+    """Each text in clean form, and whether words in them were cut apart by what cannot be seen.
+
+    Looks at the whole first, because most pages need no more than `strip`. Padding between words is usual in
+    preheaders and no obfuscation; nothing invisible between single letters, and turned direction, is.
+    """
+    whole = "|".join(texts)
+    if _is_plain(whole):
+        return list(map(str.strip if "  " not in whole else _single_spaces, texts)), False
+    return list(map(clean, texts)), not whole.isascii() and _SPLIT_WORD.search(whole) is not None
+
+
+def _single_spaces(text: str) -> str:
     return " ".join(text.split())
 
 
-def clean_all(texts: Sequence[str]) -> list[str]:
-    """Each text in clean form; looks at the whole first, because most messages are ASCII with clean spaces."""
-    whole = "|".join(texts)
-    if whole.isascii() and whole.isprintable() and "  " not in whole:
-        return [text.strip() for text in texts]
-    return [clean(text) for text in texts]
+def _is_plain(text: str) -> bool:
+    """Whether no character needs attention: all printable, and in windows-1252, which holds nothing composed."""
+    if not text.isprintable():
+        return False
+    try:
+        return text.isascii() or bool(text.encode("cp1252"))
+    except UnicodeEncodeError:
+        return False
 
 
 def _plain_letters(match: re.Match[str]) -> str:
