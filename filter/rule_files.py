@@ -106,9 +106,11 @@ def _from_cache(entry: Path) -> tuple[hyperscan.Database | None, str]:
     if hashlib.blake2b(dumped, digest_size=_DIGEST).digest() != digest:
         return None, "compiled: the cache entry is damaged"
     try:
-        return hyperscan.loadb(dumped, hyperscan.HS_MODE_BLOCK), "cache"
+        database = hyperscan.loadb(dumped, hyperscan.HS_MODE_BLOCK)
+        database.scratch = hyperscan.Scratch(database)
     except hyperscan.HyperscanError:
         return None, "compiled: the cache entry is for another processor"
+    return database, "cache"
 
 
 def _to_cache(entry: Path, database: hyperscan.Database) -> str:

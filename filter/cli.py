@@ -1,0 +1,234 @@
+"""The command line: `consentry classify`, `explain`, `config check`, `demo`, and the groups `consent` and `rules`.
+
+Each command reads its input, calls one function and shows the result; nothing is decided here.
+"""
+
+import base64
+import binascii
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import orjson
+import typer
+from rich.table import Table
+
+from . import __version__, app, console
+from .allocator import keep_freed_memory
+from .classify import Classification, Classifier
+from .cli_consent import consent_commands
+from .cli_rules import rules_commands
+from .config import Config, load_config
+from .consent_store import ConsentStore
+from .demo import run_demo
+from .documents import classification_document, decision_document
+from .errors import ConsentDataError, InputError
+from .explain import page, visible
+from .labels import Channel
+from .law import load_law
+from .message import Message, message_from_json, message_from_text, parse_message
+
+cli = typer.Typer(
+    name="consentry",
+    help="The consent gate for outbound messages: judges content, checks consent, decides for each recipient.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+config_commands = typer.Typer(help="Check configuration files.", no_args_is_help=True)
+cli.add_typer(config_commands, name="config")
+cli.add_typer(rules_commands, name="rules")
+cli.add_typer(consent_commands, name="consent")
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("-c", "--config", envvar="CONSENTRY_CONFIG", help="Configuration file.", show_default="every default"),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output, one JSON document a line.")]
+
+
+_TIMES: Final = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ"]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"consentry {__version__}")
+        raise typer.Exit
+
+
+@cli.callback()
+def common(
+    version: Annotated[  # noqa: ARG001 -- acts in its callback
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Judge outbound messages by their content and decide for each recipient."""
+    keep_freed_memory()
+
+
+@cli.command()
+def classify(
+    files: Annotated[list[Path] | None, typer.Argument(help="Messages (RFC 5322), - for standard input.")] = None,
+    *,
+    as_json: AsJson = False,
+    jsonl: Annotated[
+        bool,
+        typer.Option(
+            "--jsonl", help="Read JSON messages from standard input, one a line, and write a JSON line for each."
+        ),
+    ] = False,
+    text: Annotated[str | None, typer.Option(help="Judge this text instead of files.")] = None,
+    channel: Annotated[Channel, typer.Option(help="Channel of --text.")] = Channel.EMAIL,
+    config: ConfigFile = None,
+) -> None:
+    """Say what messages are: service, marketing, mixed, re-permission or survey, with the evidence."""
+    if jsonl == bool(files or text is not None) or (files and text is not None):
+        raise typer.BadParameter("give message files, --text, or --jsonl with messages on standard input")
+    classifier = _classifier(config)
+    if jsonl:
+        if not _classify_lines(classifier):
+            raise console.found_something()
+        return
+    if text is not None:
+        judged = [("text", classifier.classify(message_from_text(text, channel=channel)))]
+    else:
+        judged = [(str(file), classifier.classify(parse_message(console.read_file(file)))) for file in files or []]
+    if as_json:
+        for name, classification in judged:
+            console.write_json(classification_document(name, classification))
+    else:
+        console.out.print(_table(judged))
+
+
+def _classifier(config: Path | None) -> Classifier:
+    with console.busy("Reading the rules …"):
+        return Classifier(app.rules(load_config(config) if config else None).rules)
+
+
+def _classify_lines(classifier: Classifier) -> bool:
+    """Judge every line of standard input, in order; a bad line gets an error line. False if any was bad."""
+    good = True
+    for number, line in enumerate(sys.stdin.buffer, 1):
+        if not line.strip():
+            continue
+        name: Any = number
+        try:
+            document = _json_object(line)
+            name = document.get("id", number)
+            result = classification_document(name, classifier.classify(_message(document)))
+        except InputError as error:
+            result, good = {"id": name, "error": str(error)}, False
+        console.write_json(result)
+    return good
+
+
+def _json_object(line: bytes) -> Mapping[str, Any]:
+    try:
+        document = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise InputError(f"not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise InputError("not a JSON object")
+    return document
+
+
+def _message(document: Mapping[str, Any]) -> Message:
+    """A message of `--jsonl`: `raw_base64` holds RFC 5322 octets, anything else is a JSON message."""
+    if "raw_base64" not in document:
+        return message_from_json(document)
+    try:
+        return parse_message(base64.b64decode(document["raw_base64"], validate=True))
+    except (binascii.Error, ValueError, TypeError) as error:
+        raise InputError(f"raw_base64: not base64 ({error})") from error
+
+
+def _table(judged: list[tuple[str, Classification]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("message", "label", "score", "because of"):
+        table.add_column(heading, no_wrap=heading != "because of")
+    for name, classification in judged:
+        style = "bold red" if classification.label.promotional else "green"
+        rules = classification.decisive_rules
+        words = [f'"{e.text}"' for rule in rules[:3] for e in classification.evidence if e.rule == rule][:3]
+        table.add_row(
+            visible(name),
+            visible(classification.label, style),
+            f"{classification.score:.3f}",
+            visible(", ".join(words) or "no evidence of promotion"),
+        )
+    return table
+
+
+@cli.command()
+def explain(
+    file: Annotated[Path, typer.Argument(help="A message (RFC 5322), - for standard input.", show_default=False)],
+    *,
+    rcpt: Annotated[list[str], typer.Option(help="Recipient; may be repeated.", show_default=False)],
+    mail_from: Annotated[
+        str | None, typer.Option(help="Envelope sender; empty for a null sender.", show_default="the From address")
+    ] = None,
+    at: Annotated[
+        datetime | None, typer.Option(help="Decide as of this time (UTC).", show_default="now", formats=_TIMES)
+    ] = None,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Explain what would happen to a message, for each recipient, in words a lawyer can read."""
+    settings = app.settings(config)
+    message = parse_message(console.read_file(file))
+    with console.busy("Reading the rules …"):
+        loaded = app.rules(settings if config else None)
+    sender = message.from_address if mail_from is None else mail_from
+    decider = app.decider(settings, loaded, _consent(settings))
+    # An unknown From address is no null sender: that exemption is for reports only.
+    decision = decider.decide(message, sender or ("" if mail_from == "" else "unknown"), rcpt, _milliseconds(at))
+    if as_json:
+        console.write_json(decision_document(str(file), decision))
+    else:
+        console.out.print(page(decision, load_law(), str(file)))
+
+
+def _milliseconds(at: datetime | None) -> int:
+    return console.now() if at is None else int(at.replace(tzinfo=UTC).timestamp() * 1000)
+
+
+def _consent(settings: Config) -> ConsentStore | None:
+    """The consent index; without one, every look-up is `unavailable`, and the page says so."""
+    try:
+        return app.consent_store(settings)
+    except ConsentDataError as error:
+        console.err.print(f"consentry: {error}", style="yellow", markup=False)
+        return None
+
+
+@config_commands.command("check")
+def config_check(
+    config: Annotated[Path, typer.Option("-c", "--config", help="Configuration file.", show_default=False)],
+) -> None:
+    """Check a configuration file and the rules it names; every problem is listed."""
+    settings = load_config(config)
+    with console.busy("Reading the rules …"):
+        loaded = app.rules(settings)
+    console.out.print(f"{config}: fine. {len(settings.streams())} streams, {settings.workers} workers.", markup=False)
+    console.out.print(
+        f"Rules {loaded.rules.version}: {len(loaded.rules.rules)} rules, {len(loaded.rules.patterns)} patterns."
+    )
+
+
+@cli.command()
+def demo(
+    directory: Annotated[Path, typer.Option("--dir", help="Where the demo keeps its consent index.")] = Path(
+        "var/demo"
+    ),
+    *,
+    once: Annotated[bool, typer.Option("--once", help="Exit when everything is shown.")] = False,  # noqa: ARG001
+) -> None:
+    """Judge a mailbox of realistic messages to recipients in every consent state."""
+    run_demo(directory)
+
+
+def main() -> None:
+    """Entry point of the `consentry` command."""
+    console.run(cli)

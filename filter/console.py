@@ -1,0 +1,73 @@
+"""What every command shares: where output goes, how errors end, how JSON is written.
+
+Results go to standard output, everything else to standard error. Exit status: 0 fine, 1 something was found (a bad
+line, a wrong label, a failed example), 2 the command could not do its work.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import time_ns
+from typing import Any, Final
+
+import orjson
+import typer
+from rich.console import Console
+from rich.status import Status
+
+from .errors import ConsentryError, InputError
+
+FOUND: Final = 1
+FAILED: Final = 2
+_WIDE: Final = 160  # columns when nobody watches: lines of a log should not be cut at 80
+
+out = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
+err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else _WIDE)
+
+
+def now() -> int:
+    """The wall clock in epoch milliseconds; the one place where commands read it."""
+    return time_ns() // 1_000_000
+
+
+def write_json(document: Any) -> None:
+    """One JSON document on a line of standard output."""
+    sys.stdout.buffer.write(orjson.dumps(document) + b"\n")
+
+
+def read_file(path: Path) -> bytes:
+    """The octets of a file a command was given, `-` for standard input; InputError if it cannot be read."""
+    try:
+        return sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+@contextmanager
+def busy(what: str) -> Iterator[Callable[[str], None]]:
+    """Show on a terminal that work is going on; yields a function that changes the words."""
+    if not err.is_terminal:
+        yield lambda _words: None
+        return
+    with Status(what, console=err) as status:
+        yield status.update
+
+
+def run(command: Callable[[], None]) -> None:
+    """Run the command line: our errors become one message and exit status 2; a closed pipe ends quietly."""
+    try:
+        command()
+    except ConsentryError as error:
+        err.print(f"consentry: {error}", style="red", markup=False)
+        sys.exit(FAILED)
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough; keep the interpreter from complaining at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def found_something() -> typer.Exit:
+    """The way to end with status 1."""
+    return typer.Exit(FOUND)
