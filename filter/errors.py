@@ -26,8 +26,7 @@ class Problem:
     allowed: str
 
     def __str__(self) -> str:
-        shown = f" {self.value!s}" if self.value else ""
-        return f"{self.place}:{shown}: {self.allowed}" if self.allowed else f"{self.place}:{shown}"
+        return ": ".join(part for part in (self.place, self.value, self.allowed) if part)
 
 
 class ProblemsError(ConsentryError):
