@@ -1,0 +1,81 @@
+"""One message, many recipients: one classification, one verdict each, and no trouble that passes unseen."""
+
+from filter.classify import Classifier
+from filter.consent import NO_RECORD, ConsentAnswer, ConsentState, Scope
+from filter.decision import Decider
+from filter.errors import AddressError, ConsentDataError
+from filter.labels import Channel, SegmentKind
+from filter.message import Message, Segment
+from filter.policy import Disposition, Policy, Reason, Trouble
+from filter.rules import Weights, compile_rules
+from filter.stream import Match, Mode, Stream
+
+from .test_policy import RULES
+
+STREAMS = (
+    Stream("bank", "bank", "offers", match=Match(from_domain=frozenset({"bank.example"}))),
+    Stream("other", "other", "other", mode=Mode.MONITOR),
+)
+PROMOTION = Message(
+    Channel.EMAIL, from_address="news@mail.bank.example", segments=(Segment(SegmentKind.PARAGRAPH, "promotion"),)
+)
+
+
+class Consents:
+    """A consent view that knows who agreed, and fails where its name says so; it remembers what it was asked."""
+
+    def __init__(self, *, stale: bool = False) -> None:
+        self.asked: list[tuple[str, Scope, int]] = []
+        self._stale = stale
+
+    def lookup(self, address: str, scope: Scope, at: int) -> ConsentAnswer:
+        """Consent for `yes@`, trouble for `bad@` and `broken@`, nothing for everybody else."""
+        self.asked.append((address, scope, at))
+        if address.startswith("bad"):
+            raise AddressError("no")
+        if address.startswith("broken"):
+            raise ConsentDataError("no")
+        return ConsentAnswer(ConsentState.CONSENT, None, (), None, ()) if address.startswith("yes") else NO_RECORD
+
+    def stale(self, at: int) -> bool:
+        """As set."""
+        return self._stale
+
+
+def decider(consents: Consents | None) -> Decider:
+    """A decider over the test rules."""
+    return Decider(Classifier(compile_rules(RULES, Weights())), consents, STREAMS, Policy())
+
+
+def test_each_recipient_has_a_verdict() -> None:
+    """Recipients are decided one by one, in order, in the scope of the sender's stream, as of the given time."""
+    consents = Consents()
+    decision = decider(consents).decide(PROMOTION, "b@bank.example", ["yes@x.example", "no@x.example"], 77)
+    assert [one.verdict.disposition for one in decision.recipients] == [Disposition.RELAY, Disposition.HOLD]
+    scope = Scope("email", "bank", "bank", "offers")
+    assert consents.asked == [("yes@x.example", scope, 77), ("no@x.example", scope, 77)]
+    assert decision.scope == scope
+
+
+def test_trouble_is_told_apart() -> None:
+    """An address that cannot be normalised and an index that cannot be read are different troubles, never a yes."""
+    decision = decider(Consents()).decide(PROMOTION, "b@bank.example", ["bad@x.example", "broken@x.example"], 1)
+    assert [one.consent for one in decision.recipients] == [Trouble.BAD_ADDRESS, Trouble.UNAVAILABLE]
+    assert all(one.verdict.disposition is Disposition.HOLD for one in decision.recipients)
+
+
+def test_stale_and_missing_consent_data() -> None:
+    """Stale data is not asked; without an index every look-up is unavailable."""
+    for consents, trouble in ((Consents(stale=True), Trouble.STALE), (None, Trouble.UNAVAILABLE)):
+        (one,) = decider(consents).decide(PROMOTION, "b@bank.example", ["yes@x.example"], 1).recipients
+        assert one.consent is trouble
+        assert one.verdict.disposition is Disposition.HOLD
+
+
+def test_the_stream_sets_the_mode_and_null_sender_passes() -> None:
+    """A stream in monitor mode relays; an empty envelope sender is a report and passes everywhere."""
+    message = Message(Channel.EMAIL, from_address="a@else.example", segments=PROMOTION.segments)
+    (one,) = decider(Consents()).decide(message, "a@else.example", ["no@x.example"], 1).recipients
+    assert (one.verdict.disposition, one.verdict.would) == (Disposition.RELAY, Disposition.HOLD)
+    (one,) = decider(Consents()).decide(PROMOTION, "", ["no@x.example"], 1).recipients
+    assert one.verdict.reason is Reason.NULL_SENDER

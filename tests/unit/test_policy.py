@@ -1,0 +1,149 @@
+"""The policy table and everything around it: blocks, null sender, what is not known, disguise, monitor mode."""
+
+import dataclasses
+
+import pytest
+
+from filter.classify import Classification, Classifier
+from filter.consent import ANY, Capture, ConsentAnswer, ConsentEvent, ConsentState, EventKind, Scope
+from filter.labels import Channel, Label, SegmentKind, SegmentLabel
+from filter.message import Defect, DefectCode, Message, Segment
+from filter.policy import DEFAULT_TABLE, Disposition, Policy, Reason, Trouble, decide
+from filter.rules import Rule, Weights, compile_rules
+from filter.stream import Mode
+
+RULES = tuple(
+    Rule(f"test.{word}", SegmentLabel(label), weight, (word,), ("R1",))
+    for label, word, weight in (
+        ("marketing", "promotion", 3.0),
+        ("marketing", "whiff", 1.8),
+        ("re_permission", "permission", 3.0),
+        ("survey", "survey", 3.0),
+        ("service", "service", 3.0),
+    )
+)
+CLASSIFIER = Classifier(compile_rules(RULES, Weights()))
+TEXT = {
+    Label.SERVICE: "service",
+    Label.SURVEY: "survey",
+    Label.MARKETING: "promotion",
+    Label.MIXED: "service and promotion",
+    Label.RE_PERMISSION: "permission",
+}
+RELAY, HOLD = Disposition.RELAY, Disposition.HOLD
+POLICY = Policy()
+
+
+def judged(text: str, *defects: DefectCode, declared: str = "") -> Classification:
+    """The classification of one paragraph."""
+    segments = (Segment(SegmentKind.PARAGRAPH, text),)
+    listed = tuple(Defect(code) for code in defects)
+    return CLASSIFIER.classify(Message(Channel.EMAIL, segments=segments, defects=listed, declared=declared))
+
+
+def answer(state: ConsentState, *, blocked: bool = False) -> ConsentAnswer:
+    """A consent answer in a given state."""
+    capture = Capture(kind=EventKind.BLOCK, scope=Scope(ANY, ANY, ANY, ANY))
+    return ConsentAnswer(state, None, (), ConsentEvent(capture, "b", 1, 1) if blocked else None, ())
+
+
+@pytest.mark.parametrize("state", ConsentState)
+@pytest.mark.parametrize("label", Label)
+def test_the_table_decides(label: Label, state: ConsentState) -> None:
+    """Every label and state gets the disposition of its cell, and a reason that fits the state or the label."""
+    verdict = decide(judged(TEXT[label]), answer(state), POLICY)
+    assert verdict.disposition is DEFAULT_TABLE[label][state]
+    assert verdict.would is verdict.disposition
+    expected = {"unknown": "no_consent"}.get(state, str(state)) if label.promotional else str(label)
+    assert verdict.reason == expected
+
+
+def test_the_default_table_is_the_designs() -> None:
+    """Promotion is held for those who said no or nothing; mixed also for who asked; the rest flows."""
+    held = {(label, state) for label, row in DEFAULT_TABLE.items() for state, done in row.items() if done is not RELAY}
+    no_basis = (ConsentState.OBJECTED, ConsentState.UNKNOWN)
+    promotional = (Label.MARKETING, Label.MIXED, Label.RE_PERMISSION)
+    assert held == {(label, state) for label in promotional for state in no_basis} | {
+        (Label.MIXED, ConsentState.SOLICITED)
+    }
+
+
+def test_a_changed_cell_is_obeyed() -> None:
+    """Configuration may divert where the default holds."""
+    row = {**DEFAULT_TABLE[Label.MIXED], ConsentState.OBJECTED: Disposition.DIVERT}
+    policy = dataclasses.replace(POLICY, table={**DEFAULT_TABLE, Label.MIXED: row})
+    assert decide(judged(TEXT[Label.MIXED]), answer(ConsentState.OBJECTED), policy).disposition is Disposition.DIVERT
+
+
+@pytest.mark.parametrize("label", Label)
+def test_a_null_sender_is_never_held(label: Label) -> None:
+    """Reports and bounces pass in every state, whatever they quote, blocked or not."""
+    for state in ConsentState:
+        verdict = decide(judged(TEXT[label]), answer(state, blocked=True), POLICY, null_sender=True)
+        assert (verdict.disposition, verdict.reason) == (RELAY, Reason.NULL_SENDER)
+
+
+def test_a_block_goes_before_everything() -> None:
+    """A block on all mail holds even service, with its own reason (law A10, step 1)."""
+    verdict = decide(judged("service"), answer(ConsentState.CONSENT, blocked=True), POLICY)
+    assert (verdict.disposition, verdict.reason) == (HOLD, Reason.BLOCKED)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "reason", "setting"),
+    [
+        (Trouble.UNAVAILABLE, Reason.CONSENT_UNAVAILABLE, "on_consent_unavailable"),
+        (Trouble.STALE, Reason.CONSENT_STALE, "on_consent_stale"),
+        (Trouble.BAD_ADDRESS, Reason.BAD_ADDRESS, "on_bad_address"),
+    ],
+)
+def test_without_a_consent_answer(trouble: Trouble, reason: Reason, setting: str) -> None:
+    """Service flows, promotion is held or does what its setting says, and the reason names the trouble."""
+    assert decide(judged("service"), trouble, POLICY).disposition is RELAY
+    verdict = decide(judged("promotion"), trouble, POLICY)
+    assert (verdict.disposition, verdict.reason, verdict.state) == (HOLD, reason, ConsentState.UNKNOWN)
+    other = dataclasses.replace(POLICY, **{setting: Disposition.TEMPFAIL})
+    assert decide(judged("promotion"), trouble, other).disposition is Disposition.TEMPFAIL
+
+
+@pytest.mark.parametrize(
+    ("text", "defect", "state", "reason"),
+    [
+        ("hello", DefectCode.ENCRYPTED, ConsentState.UNKNOWN, Reason.UNREAD_CONTENT),
+        ("hello", DefectCode.IMAGE_ONLY, ConsentState.OBJECTED, Reason.UNREAD_CONTENT),
+        ("hello", DefectCode.ENCRYPTED, ConsentState.CONSENT, Reason.SERVICE),
+        ("hello", DefectCode.ATTACHMENT, ConsentState.UNKNOWN, Reason.SERVICE),
+        ("service", DefectCode.IMAGE_ONLY, ConsentState.UNKNOWN, Reason.SERVICE),
+        ("hello", DefectCode.HEADER_MALFORMED, ConsentState.UNKNOWN, Reason.SERVICE),
+        ("whiff", DefectCode.HEADER_MALFORMED, ConsentState.UNKNOWN, Reason.UNSURE),
+        ("whiff", DefectCode.HEADER_MALFORMED, ConsentState.SOFT_OPT_IN, Reason.SERVICE),
+        ("whiff of service", DefectCode.HEADER_MALFORMED, ConsentState.UNKNOWN, Reason.SERVICE),
+    ],
+)
+def test_what_we_do_not_know(text: str, defect: DefectCode, state: ConsentState, reason: Reason) -> None:
+    """Unread or doubtful content is held from those without a basis, unless what was read shows a service purpose."""
+    verdict = decide(judged(text, defect), answer(state), POLICY)
+    assert verdict.reason is reason
+    assert verdict.disposition is (RELAY if reason is Reason.SERVICE else HOLD)
+
+
+def test_disguised_marketing_is_its_own_reason() -> None:
+    """Declared service, promotional in content: the mismatch leads where the copy stops, and is noted elsewhere."""
+    judgement = judged("promotion", declared="transactional")
+    held = decide(judgement, answer(ConsentState.OBJECTED), POLICY)
+    assert (held.reason, held.notes) == (Reason.DISGUISED_MARKETING, (Reason.OBJECTED,))
+    relayed = decide(judgement, answer(ConsentState.CONSENT), POLICY)
+    assert (relayed.reason, relayed.notes) == (Reason.CONSENT, (Reason.DISGUISED_MARKETING,))
+
+
+def test_monitor_mode_relays_and_records() -> None:
+    """In monitor mode everything is relayed, and `would` says what enforcement would have done."""
+    verdict = decide(judged("promotion"), answer(ConsentState.OBJECTED), POLICY, mode=Mode.MONITOR)
+    assert (verdict.disposition, verdict.would, verdict.reason) == (RELAY, HOLD, Reason.OBJECTED)
+
+
+def test_a_verdict_names_the_rules() -> None:
+    """The ids of the deciding rules travel with the verdict."""
+    assert decide(judged("service and promotion"), answer(ConsentState.OBJECTED), POLICY).evidence == (
+        "test.promotion",
+    )
