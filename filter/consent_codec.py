@@ -4,7 +4,7 @@ What many records share (capture, arrival time of the batch, which fields they c
 *template*, stored once. A record is then: template number, event time, and the fields the template lists. A value is
 all records of one wide subject key, in order of arrival, and a check sum.
 
-    value   := record+ check(2)
+    value   := record+ check(4)
     record  := template(3) event_time(6) [exact key(16)] field* [received_at(6)]      all numbers big-endian
 
 `exact key` is there when it differs from the wide key. Text fields are spelt out unless they are UUIDs, 32 hex digits
@@ -24,8 +24,9 @@ from zlib import crc32
 
 import orjson
 
+from .address import Subject
 from .errors import ConsentDataError
-from .evidence import Capture, ConsentEvent, EventKind, Grade, Scope
+from .evidence import OPT_OUTS, Capture, ConsentEvent, EventKind, Grade, Scope
 
 MAX_TEXT: Final = 255  # octets of a per-record reference
 MAX_TIME: Final = (1 << 48) - 1  # milliseconds; the year 10889
@@ -34,7 +35,9 @@ MAX_TEMPLATES: Final = 1 << 24
 _TIME = 6
 _KEY = 16
 _HEAD = 3 + _TIME
-_CHECK = 2
+_UNDATED = bytes(_TIME)
+_CHECK = 4
+_RESIDUE = crc32(b"" + crc32(b"").to_bytes(4, "little"))  # the CRC of anything followed by its own CRC
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
 _HEX = re.compile(r"[0-9a-f]{32}").fullmatch
@@ -43,8 +46,11 @@ _DIGIT_OCTETS = [0, *(((10**width - 1).bit_length() + 7) // 8 for width in range
 
 _TEXT_FIELDS: Final = ("id", "evidence_ref", "transaction_ref", "request_ref", "subscriber_evidence")
 _NUMBER_FIELDS: Final = ("source_seq", "expires_at", "valid_until")
-_DEFAULTS: Final[dict[str, Any]] = ConsentEvent._field_defaults
+_DEFAULTS: Final = tuple(ConsentEvent._field_defaults.values())
+_DEFAULT: Final[dict[str, Any]] = ConsentEvent._field_defaults
 _POSITIONS: Final = {name: index for index, name in enumerate(ConsentEvent._fields)}
+
+_new = tuple.__new__  # what a named tuple's own constructor calls, at a third of the time
 
 _Reader = Callable[[bytes, int], tuple[Any, int]]
 Layout = tuple[tuple[str, str], ...]
@@ -74,6 +80,8 @@ class Template:
     readers: tuple[tuple[int, _Reader], ...] = field(init=False, repr=False, compare=False)
     has_id: bool = field(init=False, repr=False, compare=False)
     length: int = field(init=False, repr=False, compare=False)  # octets of a record; 0 when they differ
+    short: bool = field(init=False, repr=False, compare=False)  # records carry nothing but the event time
+    wide: bool = field(init=False, repr=False, compare=False)  # concerns every spelling of the address
 
     def __post_init__(self) -> None:
         """Compile the layout; name the content apart from when and with which batch it came."""
@@ -83,6 +91,8 @@ class Template:
         object.__setattr__(self, "undated_identity", self._name_content(terms))
         readers = tuple((_POSITIONS[name], _reader(spelling)) for name, spelling in self.layout)
         object.__setattr__(self, "length", self._common_length())
+        object.__setattr__(self, "short", self.length == _HEAD)
+        object.__setattr__(self, "wide", self.capture.kind in OPT_OUTS or self.capture.kind is EventKind.BLOCK)
         object.__setattr__(self, "readers", readers)
         object.__setattr__(self, "has_id", any(name == "id" for name, _ in self.layout))
 
@@ -92,6 +102,31 @@ class Template:
 
     def _name_content(self, terms: dict[str, Any]) -> bytes:
         return blake2b(orjson.dumps([terms, self.layout, self.narrow]), digest_size=8).digest()
+
+    def decode(self, value: bytes, start: int, end: int, wide: bytes) -> tuple[bytes, ConsentEvent]:
+        """Exact key and event of the record from `start` to `end`; the length has been checked."""
+        at = start + _HEAD
+        made = int.from_bytes(value[start + 3 : at])
+        if self.short and made:
+            named = (wide[:8] + self.identity + value[start + 3 : at]).hex()  # as in _derived_id
+            return wide, _new(ConsentEvent, (self.capture, named, made, self.received_at, *_DEFAULTS))
+        exact = wide
+        if self.narrow:
+            exact = value[at : at + _KEY]
+            at += _KEY
+        received = self.received_at or int.from_bytes(value[end - _TIME : end])
+        given = [self.capture, "", made, received, *_DEFAULTS]
+        for position, read in self.readers:
+            given[position], at = read(value, at)
+        if not self.has_id:
+            given[1] = self._derived_id(value[start:end], exact)
+        return exact, _new(ConsentEvent, given)
+
+    def _derived_id(self, record: bytes, exact: bytes) -> str:
+        """The identity of an event that came without one; short content is spelt out, longer content hashed."""
+        name, body = identity(self, record)
+        content = exact[:8] + name + body
+        return content.hex() if len(body) == _TIME else blake2b(content, digest_size=22).hexdigest()
 
     def to_json(self) -> bytes:
         """The stored form."""
@@ -143,22 +178,41 @@ class Templates:
             del self._numbers[template]
         del self._listed[count:]
 
-    def records(self, value: bytes, wide: bytes) -> Iterator[Record]:
+    def records(self, value: bytes, wide: bytes) -> list[Record]:
         """Decode a value; `ConsentDataError` when it is damaged, `UnknownTemplateError` when it is newer than us."""
-        for template, start, end in self.spans(value):
-            yield template_record(template, value, start, end, wide)
+        return [Record(*template.decode(value, start, end, wide)) for template, start, end in self.spans(value)]
+
+    def events(self, value: bytes, subject: Subject) -> Sequence[ConsentEvent]:
+        """The events in a value that concern one spelling of the address.
+
+        Opt-outs and blocks of any spelling do; everything else only of this very spelling.
+        """
+        number = int.from_bytes(value[:3])
+        if number < len(self._listed):
+            template = self._listed[number]
+            if template.length + _CHECK == len(value) and crc32(value) == _RESIDUE:  # one event: most values by far
+                exact, event = template.decode(value, 0, template.length, subject.wide)
+                return (event,) if exact == subject.exact or template.wide else ()
+        decoded = [
+            (template.wide, *template.decode(value, start, end, subject.wide))
+            for template, start, end in self.spans(value)
+        ]
+        return [event for wide, exact, event in decoded if wide or exact == subject.exact]
+
+    def _template(self, value: bytes, start: int) -> Template:
+        number = int.from_bytes(value[start : start + 3])
+        if number >= len(self._listed):
+            raise UnknownTemplateError(number)
+        return self._listed[number]
 
     def spans(self, value: bytes) -> Iterator[tuple[Template, int, int]]:
         """Where each record of a value lies, once the check sum is found right."""
         limit = len(value) - _CHECK
-        if limit < _HEAD or check(value[:limit]) != value[limit:]:
+        if limit < _HEAD or crc32(value) != _RESIDUE:
             raise ConsentDataError("consent index is damaged: a record fails its check sum; restore it or import again")
         start = 0
         while start < limit:
-            number = int.from_bytes(value[start : start + 3])
-            if number >= len(self._listed):
-                raise UnknownTemplateError(number)
-            template = self._listed[number]
+            template = self._template(value, start)
             end = start + template.length if template.length else _skip(template, value, start)
             if end > limit:
                 raise ConsentDataError("consent index is damaged: a record is cut short; restore it or import again")
@@ -175,13 +229,13 @@ class UnknownTemplateError(ConsentDataError):
 
 def check(body: bytes) -> bytes:
     """The check sum of a value."""
-    return (crc32(body) & 0xFFFF).to_bytes(_CHECK, "big")
+    return crc32(body).to_bytes(_CHECK, "little")
 
 
 def identity(template: Template, record: bytes) -> tuple[bytes, bytes]:
     """What makes a record the same act as another, whenever and in whichever batch it arrived."""
     body = record[3:] if template.received_at else record[3:-_TIME]
-    return (template.identity if any(body[:_TIME]) else template.undated_identity), body
+    return (template.undated_identity if body.startswith(_UNDATED) else template.identity), body
 
 
 def spell(text: str) -> tuple[str, bytes]:
@@ -223,7 +277,7 @@ def encode(event: ConsentEvent, narrow: bytes = b"") -> tuple[Template, bytes]:
         given = getattr(event, name)
         if name in _TEXT_FIELDS and given:
             spelling, octets = spell(given)
-        elif name in _NUMBER_FIELDS and given != _DEFAULTS[name]:
+        elif name in _NUMBER_FIELDS and given != _DEFAULT[name]:
             spelling, octets = spell_number(given)
         else:
             continue
@@ -233,34 +287,6 @@ def encode(event: ConsentEvent, narrow: bytes = b"") -> tuple[Template, bytes]:
     if not shared:
         parts.append(time_octets(event.received_at))
     return Template(event.capture, shared, tuple(layout), bool(narrow)), b"".join(parts)
-
-
-def template_record(template: Template, value: bytes, start: int, end: int, wide: bytes) -> Record:
-    """Decode the record at `start`; its length has been checked."""
-    at = start + _HEAD
-    made = int.from_bytes(value[start + 3 : at])
-    exact = wide
-    if template.narrow:
-        exact = value[at : at + _KEY]
-        at += _KEY
-    received = template.received_at or int.from_bytes(value[end - _TIME : end])
-    if not template.readers:
-        return Record(
-            exact, ConsentEvent(template.capture, _derived_id(template, value, start, end, exact), made, received)
-        )
-    given = [template.capture, "", made, received, *_DEFAULTS.values()]
-    for position, read in template.readers:
-        given[position], at = read(value, at)
-    if not template.has_id:
-        given[1] = _derived_id(template, value, start, end, exact)
-    return Record(exact, ConsentEvent(*given))
-
-
-def _derived_id(template: Template, value: bytes, start: int, end: int, exact: bytes) -> str:
-    """The identity of an event that came without one; short content is spelt out, longer content hashed."""
-    name, body = identity(template, value[start:end])
-    content = exact[:8] + name + body
-    return content.hex() if len(body) == _TIME else blake2b(content, digest_size=22).hexdigest()
 
 
 def _skip(template: Template, value: bytes, start: int) -> int:

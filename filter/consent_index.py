@@ -5,15 +5,17 @@ file remembers its schema version and the id of the subject key it was written w
 they return. A full map grows; readers follow. Raises `ConsentDataError` when the file cannot be used.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import lmdb
 import orjson
 
+from .address import Subject
 from .consent_codec import Record, Template, Templates, UnknownTemplateError, check, identity
 from .errors import ConsentDataError
+from .evidence import ConsentEvent
 
 SCHEMA: Final = 1
 FIRST_MAP: Final = 64 << 20  # octets; doubles when full
@@ -79,19 +81,24 @@ class ConsentIndex:
             self.env.set_mapsize(0)
             return self.env.begin(self._records)
 
-    def read(self, wide: bytes) -> list[Record]:
-        """All records of a wide subject key, as of the newest commit."""
+    def events(self, subject: Subject) -> Sequence[ConsentEvent]:
+        """The events that concern an address, as of the newest commit."""
         txn = self.begin()
-        value = txn.get(wide)
-        return [] if value is None else self.decode(value, wide, txn)
-
-    def decode(self, value: bytes, wide: bytes, txn: Any) -> list[Record]:
-        """Decode a value read in `txn`, after reading templates that are newer than ours."""
+        value = txn.get(subject.wide)
+        if value is None:
+            return ()
         try:
-            return list(self.templates.records(value, wide))
+            return self.templates.events(value, subject)
         except UnknownTemplateError:
             self.load_templates(txn)
-            return list(self.templates.records(value, wide))
+            return self.templates.events(value, subject)
+
+    def records(self, txn: Any, wide: bytes, value: bytes | None) -> list[Record]:
+        """Decode a value read in `txn`, whichever spelling its records concern."""
+        if value is None:
+            return []
+        self.load_templates(txn)
+        return self.templates.records(value, wide)
 
     def items(self, txn: Any, first: bytes = b"", beyond: bytes = b"\xff" * 17) -> Iterator[tuple[bytes, bytes]]:
         """Keys and values in order, from `first` up to but without `beyond`."""
@@ -152,7 +159,7 @@ class ConsentIndex:
         body, added = b"", []
         seen: set[tuple[bytes, bytes]] = set()
         if old is not None:
-            body = old[:-2]
+            body = old[:-4]
             seen.update(identity(template, old[start:end]) for template, start, end in self.templates.spans(old))
         for record in records:
             name = identity(self.templates[int.from_bytes(record[:3], "big")], record)

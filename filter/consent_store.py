@@ -18,10 +18,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, NoReturn, Self
 
 from .address import Subject, SubjectKeyer
-from .consent import ANY, NO_RECORD, OPT_OUTS, ConsentAnswer, ConsentEvent, EventKind, Scope, resolve
+from .consent import ANY, ConsentAnswer, ConsentEvent, Scope, resolve
 from .consent_build import Runs, add_in_place, build
 from .consent_codec import Record, encode
 from .consent_index import ConsentIndex, Tally
@@ -31,7 +31,6 @@ from .labels import Channel
 REFRESH_EVERY: Final = 1.0  # seconds between looks at CURRENT
 REBUILD_FROM: Final = 50_000  # records; smaller loads are one transaction
 
-_MATCH_WIDE: Final = OPT_OUTS | {EventKind.BLOCK}
 _CHANNELS: Final = {str(channel): channel for channel in Channel}
 
 
@@ -124,25 +123,26 @@ class ConsentStore:
 
     def lookup(self, address: str, scope: Scope, at: int) -> ConsentAnswer:
         """The consent of `address` in a concrete scope at an instant (epoch milliseconds)."""
-        subject = self.keyer.subject(address, _channel(scope.channel))
-        records = self._fresh().read(subject.wide)
-        if not records:
-            return NO_RECORD
-        max_age = self._max_age.get(scope.topic, self._any_age)
-        return resolve(_matching(records, subject), scope, at, max_age=max_age)
+        channel = _CHANNELS.get(scope.channel) or _no_channel(scope.channel)
+        subject = self.keyer.subject(address, channel)
+        index = self._index if time.monotonic() < self._next_look else self._look()
+        events = index.events(subject)
+        return resolve(events, scope, at, max_age=self._max_age.get(scope.topic, self._any_age))
 
     def show(self, address: str, channel: Channel, at: int) -> Account:
         """Everything on record that concerns an address, and the answer in every scope that its records name."""
         subject = self.keyer.subject(address, channel)
-        records = self._fresh().read(subject.wide)
-        events = tuple(_matching(records, subject))
+        index = self._look()
+        events = tuple(index.events(subject))
+        txn = index.begin()
+        records = index.records(txn, subject.wide, txn.get(subject.wide))
         scopes = dict.fromkeys(scope for event in events for scope in _concrete(event))
         answers = tuple((scope, self.lookup(address, scope, at)) for scope in scopes)
         return Account(subject, events, len(records) - len(events), answers)
 
     def stats(self) -> Stats:
         """The index in figures."""
-        index = self._fresh()
+        index = self._look()
         txn = index.begin()
         figures = index.get_meta(txn, "figures", {"subjects": 0, "records": 0, "kinds": {}})
         return Stats(
@@ -159,7 +159,7 @@ class ConsentStore:
 
     def age(self, now: int) -> int | None:
         """Milliseconds since data last arrived, None when none ever did."""
-        index = self._fresh()
+        index = self._look()
         as_of = index.get_meta(index.begin(), "as_of", 0)
         return now - as_of if as_of else None
 
@@ -172,10 +172,10 @@ class ConsentStore:
 
     def export(self) -> Iterator[tuple[bytes, Record]]:
         """Every record with its wide subject key, in key order, as of one instant."""
-        index = self._fresh()
+        index = self._look()
         txn = index.begin()
         for wide, value in index.items(txn):
-            for record in index.decode(value, wide, txn):
+            for record in index.records(txn, wide, value):
                 yield wide, record
 
     def apply(self, entries: Iterable[Entry]) -> Applied:
@@ -247,13 +247,7 @@ class ConsentStore:
                 ConsentIndex(path, self.keyer.key_id, readonly=False, create=True).close()
                 self._switch_to(path)
 
-    def _fresh(self) -> ConsentIndex:
-        """The index in use, looked up at most once per `REFRESH_EVERY`."""
-        if time.monotonic() >= self._next_look:
-            self._look()
-        return self._index
-
-    def _look(self) -> None:
+    def _look(self) -> ConsentIndex:
         """Open the file that CURRENT names, if it is another than the one we have."""
         self._next_look = time.monotonic() + REFRESH_EVERY
         pointer = self.directory / "CURRENT"
@@ -267,6 +261,7 @@ class ConsentStore:
                 self._seen = seen
         except FileNotFoundError as error:
             raise ConsentDataError(f"{self.directory}: no consent index there; import consent data first") from error
+        return self._index
 
     @contextmanager
     def _writing(self) -> Iterator[ConsentIndex]:
@@ -295,24 +290,14 @@ def _add(index: ConsentIndex, txn: Any, entries: list[Entry]) -> Tally:
     return tally
 
 
-def _matching(records: Iterable[Record], subject: Subject) -> Iterator[ConsentEvent]:
-    """Opt-outs and blocks of any spelling of the address; everything else of this very spelling."""
-    for exact, event in records:
-        if exact == subject.exact or event.capture.kind in _MATCH_WIDE:
-            yield event
-
-
 def _concrete(event: ConsentEvent) -> Iterator[Scope]:
     scope = event.scope
     if event.capture.permits:
         yield from (scope._replace(topic=topic) for topic in (scope.topic, *event.capture.topics))
 
 
-def _channel(name: str) -> Channel:
-    channel = _CHANNELS.get(name)
-    if channel is None:
-        raise ConsentDataError(f"no such channel {name!r}; allowed are {', '.join(_CHANNELS)}")
-    return channel
+def _no_channel(name: str) -> NoReturn:
+    raise ConsentDataError(f"no such channel {name!r}; allowed are {', '.join(_CHANNELS)}")
 
 
 def _file_name(number: int) -> str:
