@@ -13,7 +13,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -57,9 +56,17 @@ class Runs:
 
     def groups(self, bucket: int, numbers: dict[bytes, bytes]) -> Iterator[tuple[bytes, list[bytes]]]:
         """The records of a bucket by subject, in key order, with template numbers replaced by those in `numbers`."""
-        records = sorted(self._read(bucket))
-        for key, group in groupby(records, key=_key):
-            yield key, [numbers[record[KEY:HEAD]] + record[HEAD:] for record in group]
+        last = b""
+        group: list[bytes] = []
+        for record in sorted(self._read(bucket)):
+            key = record[:KEY]
+            if key != last and group:
+                yield last, group
+                group = []
+            last = key
+            group.append(numbers[record[KEY:HEAD]] + record[HEAD:])
+        if group:
+            yield last, group
 
     def _read(self, bucket: int) -> list[bytes]:
         records = list(self.buckets[bucket])
@@ -142,7 +149,3 @@ def _numbers(index: ConsentIndex, runs: Runs) -> dict[bytes, bytes]:
     """Local template numbers -> those of `index`, as octets."""
     local = runs.templates
     return {n.to_bytes(3, "big"): index.templates.number(local[n]).to_bytes(3, "big") for n in range(len(local))}
-
-
-def _key(record: bytes) -> bytes:
-    return record[:KEY]

@@ -58,6 +58,7 @@ SHARED_COLUMNS: Final = ("kind", *SCOPE_COLUMNS, *_CAPTURE_COLUMNS)
 COLUMNS: Final = ("address", *SHARED_COLUMNS, *OWN_COLUMNS)
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LATEST: Final = datetime(9999, 1, 1, tzinfo=UTC)
 _SECONDS_DIGITS, _MILLISECONDS_DIGITS = 10, 13
 _UNIX = re.compile(r"[0-9]{9,11}(?:\.[0-9]+)?").fullmatch
 _DURATION = re.compile(r"([0-9]{1,5}) ?(days?|months?|years?|d|m|y)").fullmatch
@@ -93,15 +94,19 @@ class TermsError(Exception):
 
 def instant(text: str) -> int:
     """Epoch milliseconds of a generic time value; 0 for a blank one."""
+    text = text.strip()
+    if text.isdigit() and text.isascii():
+        if len(text) == _MILLISECONDS_DIGITS:
+            return int(text)
+        if len(text) == _SECONDS_DIGITS:
+            return int(text) * 1000
     if not text:
         return 0
-    if text.isascii() and text.isdigit() and len(text) in (_SECONDS_DIGITS, _MILLISECONDS_DIGITS):
-        return int(text) * (1000 if len(text) == _SECONDS_DIGITS else 1)
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
         moment = _EPOCH.replace(tzinfo=None)
-    if moment.tzinfo is None or moment < _EPOCH:
+    if moment.tzinfo is None or not _EPOCH < moment < _LATEST:
         raise ValueError("ISO 8601 with zone (2026-02-05T09:30:00Z), or 10 digits (seconds) or 13 (milliseconds)")
     return round(moment.timestamp() * 1000)
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Any, Final, Self
@@ -98,7 +99,7 @@ def import_file(
         reader = RowReader(header, runs, keyer=store.keyer, defaults=defaults, batch=report.batch, now=now)
         _read_all(rows, reader, rejected, _ticker(file, progress))
         report.accepted, report.repaired = runs.total, reader.repaired
-        report.kinds, report.not_evidence = dict(reader.kinds), dict(reader.not_evidence)
+        report.kinds, report.not_evidence = reader.kinds(), reader.not_evidence()
         if not report.rejected or rejects is not None:
             _finish(report, store.load(runs, now, _about(report, digest, now)))
     return report
@@ -220,14 +221,14 @@ def _open_rows(file: IO[bytes], path: Path, file_format: str, topics: Mapping[st
     """The generic columns that rows will have, and the rows with their line numbers."""
     if file_format == "jsonl":
         return COLUMNS, _json_rows(file)
-    reader = csv.reader((line.decode("utf-8", "surrogateescape") for line in file), strict=True)
-    try:
-        header = [name.strip().removeprefix("\ufeff").strip() for name in next(reader)]
-    except (StopIteration, csv.Error) as error:
-        raise InputError(f"{path}: no header line") from error
+    records = _csv_records(file)
+    header_line = next(records, (0, BadRowError(Fault("", "", ""))))[1]
+    if isinstance(header_line, BadRowError):
+        raise InputError(f"{path}: no header line")
+    header = [name.strip().removeprefix("\ufeff").strip() for name in header_line]
     export = EXPORTS.get(file_format)
     _check_header(path, header, export)
-    rows = _csv_rows(reader, len(header))
+    rows = _csv_rows(records, len(header))
     return (header, rows) if export is None else (_EXPORT_COLUMNS, _export_rows(rows, header, export, topics))
 
 
@@ -242,21 +243,34 @@ def _check_header(path: Path, header: list[str], export: Export | None) -> None:
             raise InputError(f"{path}: header {what} column {', '.join(names)}{allowed}")
 
 
-def _csv_rows(reader: Any, width: int) -> _Rows:
-    while True:
+def _csv_records(file: IO[bytes]) -> _Rows:
+    """Records with the number of their last line. A line without quotes is its own record, split at the commas."""
+    line = 0
+
+    def lines() -> Iterator[str]:
+        nonlocal line
+        for octets in file:
+            line += 1
+            yield octets.decode("utf-8", "surrogateescape")
+
+    source = lines()
+    for text in source:
+        if '"' not in text:
+            yield line, text.rstrip("\r\n").split(",")
+            continue
         try:
-            for row in reader:
-                if len(row) == width:
-                    yield reader.line_num, row
-                elif row:
-                    yield (
-                        reader.line_num,
-                        BadRowError(Fault("", f"{len(row)} fields", f"{width} fields as in the header")),
-                    )
+            yield line, next(csv.reader(chain((text,), source), strict=True))
         except csv.Error as error:
-            yield reader.line_num, BadRowError(Fault("", str(error), "well-formed CSV"))
-        else:
-            return
+            yield line, BadRowError(Fault("", str(error), "well-formed CSV"))
+
+
+def _csv_rows(records: _Rows, width: int) -> _Rows:
+    """Records that have as many fields as the header; blank lines are left out."""
+    for line, row in records:
+        if isinstance(row, BadRowError) or len(row) == width:
+            yield line, row
+        elif row != [""]:
+            yield line, BadRowError(Fault("", f"{len(row)} fields", f"{width} fields as in the header"))
 
 
 def _json_rows(file: IO[bytes]) -> _Rows:

@@ -39,10 +39,16 @@ class Tally:
         self.duplicates += given - len(added)
         self.new_subjects += new_subject
         for record in added:
-            number, made = record[:3], record[3:9]
-            self.records[number] = self.records.get(number, 0) + 1
-            if made > self.latest.get(number, b""):
-                self.latest[number] = made
+            self.count_record(record)
+
+    def count_record(self, record: bytes) -> None:
+        """Note one new record."""
+        number, made = record[:3], record[3:9]
+        if number in self.records:
+            self.records[number] += 1
+            self.latest[number] = max(made, self.latest[number])
+        else:
+            self.records[number], self.latest[number] = 1, made
 
 
 class ConsentIndex:
@@ -153,8 +159,10 @@ class ConsentIndex:
 
     def merge(self, old: bytes | None, records: list[bytes], tally: Tally) -> bytes:
         """A subject's value after adding those of the (numbered) records that are not there already."""
-        if old is None and len(records) == 1:
-            tally.count(given=1, added=records, new_subject=True)
+        if old is None and len(records) == 1:  # a large import is nearly all of this
+            tally.added += 1
+            tally.new_subjects += 1
+            tally.count_record(records[0])
             return records[0] + check(records[0])
         body, added = b"", []
         seen: set[tuple[bytes, bytes]] = set()

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Final
 
-from .address import Subject, SubjectKeyer
+from .address import SubjectKeyer
 from .consent_build import Runs
-from .consent_codec import Layout, Template, spell, spell_number, time_octets
+from .consent_codec import Layout, Template, spell, spell_number
 from .consent_formats import (
     OWN_COLUMNS,
     SHARED_COLUMNS,
@@ -24,12 +24,14 @@ from .consent_formats import (
     read_terms,
 )
 from .errors import AddressError, ConsentDataError, InputError
-from .evidence import ConsentEvent, EventKind, validate
+from .evidence import OPT_OUTS, ConsentEvent, EventKind, Invalidity, validate
 
 MAX_TERMS: Final = (
     50_000  # different combinations of shared columns in one file; each is kept in memory by every reader
 )
 
+_NEVER_REFUSED: Final = OPT_OUTS | {EventKind.BLOCK}
+_Own = tuple[str, str, bytes, Any]  # a column that is filled: name, spelling, octets, value
 _TIMES: Final = frozenset({"expires_at", "valid_until"})
 
 
@@ -46,15 +48,17 @@ class _Known:
 
     def __init__(self, terms: Terms) -> None:
         self.terms = terms
-        self.repairs = bool(terms.faults)
+        self.capture = terms.capture
+        self.channel = terms.channel
         self.numbers: dict[tuple[Layout, bool], bytes] = {}
+        # Whether presence of columns and a time tell all there is to know about validity.
+        self.judged_by_layout = terms.capture.kind not in (EventKind.CHARITY_SOFT_OPT_IN, EventKind.SOLICITED)
 
 
 class RowReader:
     """Reads the rows under one header into `runs` as records of one batch that arrived at `now`.
 
-    `repaired` counts opt-outs taken with values left out, `kinds` the rows by kind, `not_evidence` those bases that
-    will not count, by reason.
+    `repaired` counts opt-outs taken with values left out.
     """
 
     def __init__(
@@ -68,7 +72,7 @@ class RowReader:
         now: int,
     ) -> None:
         where = {name: position for position, name in enumerate(header)}
-        self._runs, self._keyer, self._defaults, self._batch, self._now = runs, keyer, defaults, batch, now
+        self._runs, self._subject, self._defaults, self._batch, self._now = runs, keyer.subject, defaults, batch, now
         self._address = where["address"]
         self._time = where.get("event_time", -1)
         self._own = [(name, where[name]) for name in OWN_COLUMNS if name in where and name != "event_time"]
@@ -76,30 +80,45 @@ class RowReader:
         self._shared: Callable[[Sequence[str]], Any] = itemgetter(*(where[name] for name in self._names))
         self._known: dict[Any, _Known] = {}
         self.repaired = 0
-        self.kinds: Counter[str] = Counter()
-        self.not_evidence: Counter[str] = Counter()
+        self._rows: dict[bytes, int] = {}
+        self._faults: dict[bytes, tuple[Invalidity, ...]] = {}
+        self._other_faults: Counter[Invalidity] = Counter()
 
     def add(self, row: Sequence[str]) -> None:
         """Add one row, or raise `BadRowError` and add nothing."""
         shared = self._shared(row)
         known = self._known.get(shared) or self._learn(shared)
-        terms = known.terms
-        subject = self._subject(row[self._address], terms)
+        address = row[self._address]
+        try:
+            exact, wide, _ = self._subject(address, known.channel or guess_channel(address))
+        except (AddressError, ValueError) as error:
+            raise BadRowError(Fault("address", "", str(error))) from None
         made, own, faults = self._read_own(row)
-        if faults:
-            if terms.capture.permits or terms.capture.kind is EventKind.LIFT:
-                raise BadRowError(*faults)
+        if faults and known.capture.kind not in _NEVER_REFUSED:
+            raise BadRowError(*faults)
+        layout = tuple([one[:2] for one in own]) if own else ()
+        narrow = b"" if exact is wide else exact
+        template = known.numbers.get((layout, narrow != b"")) or self._number(known, layout, narrow, own)
+        self._runs.add(b"".join((wide, template, made.to_bytes(6), narrow, *[one[2] for one in own])))
+        self._rows[template] = self._rows.get(template, 0) + 1
+        if faults or known.terms.faults:
             self.repaired += 1
-        elif known.repairs:
-            self.repaired += 1
-        narrow = b"" if subject.exact is subject.wide else subject.exact
-        layout = tuple([(name, spelling) for name, spelling, _, _ in own])
-        template = known.numbers.get((layout, bool(narrow))) or self._number(known, layout, bool(narrow))
-        octets = b"".join([one[2] for one in own])
-        self._runs.add(subject.wide + template + time_octets(made) + narrow + octets)
-        self.kinds[terms.capture.kind] += 1
-        if terms.capture.permits:
-            self._judge(terms, made, own)
+        if known.capture.permits and not (made and known.judged_by_layout):
+            self._judge(known, template, made, own)
+
+    def kinds(self) -> dict[str, int]:
+        """Good rows by kind."""
+        counted: Counter[str] = Counter()
+        for template, rows in self._rows.items():
+            counted[str(self._runs.templates[int.from_bytes(template)].capture.kind)] += rows
+        return dict(counted)
+
+    def not_evidence(self) -> dict[str, int]:
+        """Good rows that are no evidence of the basis they claim, by reason; a row may have several."""
+        counted = Counter(self._other_faults)
+        for template, faults in self._faults.items():
+            counted.update(dict.fromkeys(faults, self._rows[template]))
+        return {str(code): rows for code, rows in counted.items() if rows}
 
     def _learn(self, shared: Any) -> _Known:
         """Read shared columns met for the first time."""
@@ -123,41 +142,40 @@ class RowReader:
             "put what differs from person to person into evidence_ref"
         )
 
-    def _subject(self, address: str, terms: Terms) -> Subject:
+    def _read_own(self, row: Sequence[str]) -> tuple[int, list[_Own], list[Fault]]:
+        """Event time, what stands in further columns, and faults."""
+        made = 0
+        own: list[_Own] = []
+        faults: list[Fault] = []
         try:
-            return self._keyer.subject(address, terms.channel or guess_channel(address))
-        except (AddressError, ValueError) as error:
-            raise BadRowError(Fault("address", "", str(error))) from None
-
-    def _read_own(self, row: Sequence[str]) -> tuple[int, list[tuple[str, str, bytes, Any]], list[Fault]]:
-        """Event time; name, spelling, octets and value of each further column that is filled; faults."""
-        made, own, faults = 0, [], []
-        try:
-            made = instant(row[self._time].strip()) if self._time >= 0 else 0
+            made = instant(row[self._time]) if self._time >= 0 else 0
         except ValueError as error:
             faults.append(Fault("event_time", row[self._time], str(error)))
         for name, position in self._own:
-            text = row[position].strip()
-            if text:
+            text = row[position]
+            if text and (text := text.strip()):
                 try:
                     own.append(_read_one(name, text))
                 except (ValueError, ConsentDataError) as error:
                     faults.append(Fault(name, text, _allowed(error)))
         return made, own, faults
 
-    def _number(self, known: _Known, layout: Layout, narrow: bool) -> bytes:
-        template = Template(known.terms.capture, self._now, layout, narrow)
-        found = known.numbers[layout, narrow] = self._runs.templates.number(template).to_bytes(3)
-        return found
+    def _number(self, known: _Known, layout: Layout, narrow: bytes, own: list[_Own]) -> bytes:
+        """A template for rows of these terms and columns, and what is wrong with all of them."""
+        template = Template(known.capture, self._now, layout, bool(narrow))
+        number = self._runs.templates.number(template).to_bytes(3)
+        known.numbers[layout, bool(narrow)] = number
+        self._faults[number] = validate(self._event(known, self._now, own)) if known.judged_by_layout else ()
+        return number
 
-    def _judge(self, terms: Terms, made: int, own: list[tuple[str, str, bytes, Any]]) -> None:
-        """Count a basis that is no evidence, so that the report can say so at once."""
-        if terms.capture.kind is EventKind.GRANT and not terms.capture.faults and made > 0:
-            return
-        values = {"id": "derived", **{name: value for name, _, _, value in own}}
-        self.not_evidence.update(
-            validate(ConsentEvent(terms.capture, event_time=made, received_at=self._now, **values))
-        )
+    def _judge(self, known: _Known, template: bytes, made: int, own: list[_Own]) -> None:
+        """Count the faults of a row that its template does not tell."""
+        faults = validate(self._event(known, made, own))
+        self._other_faults.update(fault for fault in faults if fault not in self._faults[template])
+
+    def _event(self, known: _Known, made: int, own: list[_Own]) -> ConsentEvent:
+        values = {"id": "derived", **{one[0]: one[3] for one in own}}
+        return ConsentEvent(known.capture, event_time=made, received_at=self._now, **values)
 
 
 def read_event(values: Mapping[str, str], received_at: int) -> tuple[Terms, ConsentEvent]:
@@ -177,7 +195,7 @@ def read_event(values: Mapping[str, str], received_at: int) -> tuple[Terms, Cons
     return terms, ConsentEvent(terms.capture, received_at=received_at, **given)
 
 
-def _read_one(name: str, text: str) -> tuple[str, str, bytes, Any]:
+def _read_one(name: str, text: str) -> _Own:
     if name == "source_seq":
         value = number(text)
         return name, *spell_number(value), value
