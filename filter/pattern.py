@@ -25,7 +25,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import groupby, takewhile
 from typing import Final, NamedTuple, NoReturn
 
 MAX_LENGTH: Final = 480
@@ -36,6 +36,14 @@ OPENING: Final = "\x01"
 CLOSING: Final = "\n"
 _BETWEEN: Final = CLOSING + OPENING
 
+# Words that stand in any line of any message; see `_Sequence.core`.
+_COMMON_WORDS: Final = """
+a about all also an and any are as at be been being but by can can't could did do does doesn't don't for from get go had
+has have here how i if in into is isn't it its just like make may me more my need new no not now of off on one only or
+our out please see so some than that the their them then there these they this to up us use was we we'll we're we've
+were what when where which who why will with won't would you you'll you're you've your
+"""
+_COMMON: Final = frozenset(re.findall(r"\S+", _COMMON_WORDS))
 # A dot inside a gap word (9.99, e.g.) is no sentence end.
 _GAP_WORD: Final = r" [^ \n]+"
 _NUM: Final = r"\d+(?:[.,]\d+)*"
@@ -67,6 +75,8 @@ _LOOKS_LIKE: Final = dict(
 )
 # Hyperscan reports every end a match can have; at the end of a pattern the start of a URL is enough for it.
 _LINK_START: Final = r"(?:\bhttps?://|\bwww\.|\blink\b)"
+# Folded first, each in one sweep: most mail has no others.
+_USUAL: Final = "£€’‘“”–—•"  # noqa: RUF001 -- as above
 _FOREIGN: Final = re.compile(r"[^\x00-\x7f]")
 
 
@@ -75,13 +85,14 @@ def sheet(segments: Iterable[str]) -> str:
 
     Each segment is preceded by `OPENING`, and the sheet ends with `CLOSING` and `OPENING`.
     """
-    text = fold(OPENING + _BETWEEN.join(segments) + _BETWEEN)
-    text = text.replace("-", " ").replace(", ", " ")
+    text = fold(OPENING + _BETWEEN.join(segments) + _BETWEEN).replace("-", " ").replace(", ", " ")
     while "  " in text:
         text = text.replace("  ", " ")
     # A sentence ends with its mark and a space, perhaps after a closing quote or bracket.
-    for end in (". ", "! ", "? ", '." ', '!" ', '?" ', ".) ", "!) ", "?) "):
-        text = text.replace(end, end[:-1] + CLOSING)
+    for mark in ".!?":
+        if mark in text:
+            for end in (mark, mark + '"', mark + ")"):
+                text = text.replace(end + " ", end + CLOSING)
     return text
 
 
@@ -101,6 +112,11 @@ def offsets(segment: str) -> list[int]:
 
 def fold(text: str) -> str:
     """Typographic and accented characters as the ASCII a reader sees, one for one; others as they are."""
+    if text.isascii():
+        return text
+    for char in _USUAL:
+        if char in text:
+            text = text.replace(char, _LOOKS_LIKE[char])
     return text if text.isascii() else _FOREIGN.sub(_fold_char, text)
 
 
@@ -143,14 +159,22 @@ def compile_pattern(pattern: str) -> Expressions:
     if len(pattern) > MAX_LENGTH:
         raise PatternError(MAX_LENGTH, f"{len(pattern)} characters", f"at most {MAX_LENGTH}: split the pattern")
     at_start, at_end = pattern.startswith("^"), pattern.endswith("$") and not pattern.endswith("\\$")
-    parser = _Parser(pattern, int(at_start), len(pattern) - int(at_end))
-    body = parser.whole()
-    opening = OPENING if at_start else ""
-    scan = opening + body.regex(scan=True, left=not at_start, right=not at_end)
-    exact = opening + body.regex(scan=False, left=not at_start, right=not at_end)
-    if at_end:
-        scan, exact = f"{scan}[.!?> ]*{_BETWEEN}", f"{exact}[.!?> ]*(?={_BETWEEN})"
-    return Expressions(scan, exact, not body.has_gap())
+    body = _Parser(pattern, int(at_start), len(pattern) - int(at_end)).whole()
+    core = body.core()
+    scan = _bounded(
+        core,
+        scan=True,
+        start=at_start and core.items[0] is body.items[0],
+        end=at_end and core.items[-1] is body.items[-1],
+    )
+    return Expressions(scan, _bounded(body, scan=False, start=at_start, end=at_end), not body.has_gap())
+
+
+def _bounded(body: "_Sequence", *, scan: bool, start: bool, end: bool) -> str:
+    """The expression of a sequence, tied to the start or end of its segment where that is asked for."""
+    closing = (_BETWEEN if scan else f"(?={_BETWEEN})") if end else ""
+    regex = body.regex(scan=scan, left=not start, right=not end)
+    return (OPENING if start else "") + regex + ("[.!?> ]*" if end else "") + closing
 
 
 def _ends_a_word(char: str) -> bool:
@@ -236,6 +260,29 @@ class _Sequence:
 
     def has_gap(self) -> bool:
         return any(item.has_gap() for item in self.items)
+
+    def core(self) -> "_Sequence":
+        """What Hyperscan looks for: the sequence without common words before its first or after its last gap.
+
+        "your" and "the" are in every line, and each would start an engine that runs to the line's end.
+        """
+        runs = [list(run) for gap, run in groupby(self.items, key=lambda item: isinstance(item, _Gap))]
+        first = next((i for i in range(0, len(runs), 2) if _telling(runs[i])), 0)
+        last = next((i for i in range(len(runs) - 1, first, -2) if _telling(runs[i])), first)
+        if first == last and not _telling(runs[first]):
+            return self
+        return _Sequence(tuple(item for run in runs[first : last + 1] for item in run))
+
+
+def _telling(items: Iterable[_Item]) -> bool:
+    """Whether every way to match these items has a word that is not on every page."""
+    return any(_is_telling(item) for item in items)
+
+
+def _is_telling(item: _Item) -> bool:
+    if isinstance(item, _Word):
+        return fold(item.text).lower() not in _COMMON
+    return isinstance(item, _Group) and not item.optional and all(_telling(choice.items) for choice in item.choices)
 
 
 def _optional(item: _Item) -> bool:

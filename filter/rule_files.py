@@ -19,7 +19,7 @@ import hyperscan
 
 from .errors import Problem, RuleError
 from .resources import config_dir
-from .rules import Rule, RuleSet, Weights, compile_rules, parse_rules, parse_weights, version_of
+from .rules import Rule, RuleSet, Weights, compile_rules, database_key, expressions_of, parse_rules, parse_weights
 
 WEIGHTS_FILE: Final = "weights.toml"
 _DIGEST: Final = 16
@@ -49,7 +49,7 @@ def load(paths: Iterable[Path] = (), *, cache: Path | None = None) -> LoadedRule
     rules, weights = read_rules(paths)
     if cache is None:
         return LoadedRules(compile_rules(rules, weights), "compiled")
-    entry = cache / f"rules-{version_of(rules, Weights())}-hs{version('hyperscan')}.db"
+    entry = cache / f"rules-{database_key(expressions_of(rules))}-hs{version('hyperscan')}.db"
     database, note = _from_cache(entry)
     compiled = compile_rules(rules, weights, database)
     if database is None:

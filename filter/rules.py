@@ -18,7 +18,6 @@ from .errors import Problem, RuleError
 from .labels import Channel, SegmentKind, SegmentLabel
 from .pattern import OPENING, Expressions, PatternError, compile_pattern, sheet
 
-FORMAT: Final = 1  # part of the version: a change in how patterns compile makes another set
 MAX_WEIGHT: Final = 6.0
 _ID: Final = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*(?:\.[a-z0-9]+(?:-[a-z0-9]+)*)+")
 _FLAGS: Final = hyperscan.HS_FLAG_CASELESS
@@ -109,29 +108,34 @@ class RuleSet:
         return self.weights.rules.get(self.rules[rule].id, self.rules[rule].weight)
 
     def scan(self, text: bytes) -> list[Hit]:
-        """Every pattern that matches somewhere, once for each line, in order of lines; `text` is a `sheet`."""
+        """Every pattern that matches somewhere in a `sheet`, once for each line; in order of lines."""
         found: list[tuple[int, int]] = []
         add = found.append
-        self.database.scan(text, match_event_handler=lambda pattern, _start, end, _flags, _context: add((pattern, end)))
-        hits: dict[tuple[int, int], Hit] = {}
-        for pattern, end in found:
+        self.database.scan(text, match_event_handler=lambda pattern, _start, end, _flags, _context: add((end, pattern)))
+        found.sort()  # Hyperscan promises no order
+        hits: list[Hit] = []
+        in_line: set[int] = set()
+        segment, start, stop = -1, 0, -1
+        for end, pattern in found:
             # A match that runs to the end of its segment includes the opening of the next.
             last = end - 3 if text[end - 1] == _OPENING else end - 1
-            start = text.rfind(b"\n", 0, last + 1) + 1
-            if (start, pattern) in hits:
+            if last > stop:
+                opened = start if stop < 0 else start + 1
+                start = text.rfind(b"\n", 0, last) + 1
+                stop = text.find(b"\n", last)
+                segment += text.count(_OPENING_BYTE, opened, start + 1)
+                in_line = set()
+            if pattern in in_line:
                 continue
-            stop = text.find(b"\n", last)
-            if self.patterns[pattern].settled or self.patterns[pattern].exact.search(text, start, stop + 2):
-                hits[start, pattern] = Hit(pattern, text.count(_OPENING_BYTE, 0, start + 1) - 1, start, stop)
-        return sorted(hits.values(), key=_by_place)
+            one = self.patterns[pattern]
+            if one.settled or one.exact.search(text, start, stop + 2):
+                in_line.add(pattern)
+                hits.append(Hit(pattern, segment, start, stop))
+        return hits
 
 
 _OPENING: Final = ord(OPENING)
 _OPENING_BYTE: Final = OPENING.encode()
-
-
-def _by_place(hit: Hit) -> tuple[int, int]:
-    return hit.start, hit.pattern
 
 
 def parse_rules(files: Mapping[str, str]) -> tuple[Rule, ...]:
@@ -190,24 +194,38 @@ _WEIGHT_KEYS: Final = ("version", *_WEIGHT_NUMBERS, "kinds", "rules")
 
 def version_of(rules: Iterable[Rule], weights: Weights) -> str:
     """Short name of a rule set's content: the same rules and weights give the same version on every machine."""
-    digest = hashlib.blake2b(repr((FORMAT, [rule_key(rule) for rule in rules])).encode(), digest_size=6).hexdigest()
+    digest = hashlib.blake2b(repr([_deciding(rule) for rule in rules]).encode(), digest_size=6).hexdigest()
     return f"{digest}+{weights.version}"
 
 
-def rule_key(rule: Rule) -> tuple[Any, ...]:
+def _deciding(rule: Rule) -> tuple[Any, ...]:
     """Everything about a rule that can change a verdict."""
     return (rule.id, rule.label, rule.weight, rule.patterns, sorted(rule.kinds), sorted(rule.channels))
 
 
+def expressions_of(rules: Iterable[Rule]) -> list[Expressions]:
+    """The compiled patterns of all rules, in order."""
+    return [compile_pattern(pattern) for rule in rules for pattern in rule.patterns]
+
+
+def database_key(expressions: Iterable[Expressions]) -> str:
+    """Names a compiled database by what is compiled into it."""
+    digest = hashlib.blake2b(digest_size=12)
+    for expression in expressions:
+        digest.update(expression.scan.encode() + b"\0")
+    return digest.hexdigest()
+
+
 def compile_rules(rules: tuple[Rule, ...], weights: Weights, database: hyperscan.Database | None = None) -> RuleSet:
     """Compile all rules into one database, or take one compiled before from the same rules; RuleError if refused."""
-    compiled = [(i, compile_pattern(pattern)) for i, rule in enumerate(rules) for pattern in rule.patterns]
+    expressions = expressions_of(rules)
     if database is None:
         try:
-            database = _database([expressions.scan for _, expressions in compiled])
+            database = _database([expression.scan for expression in expressions])
         except hyperscan.HyperscanError as error:
             raise RuleError("the rule set cannot be compiled", [_blame(rules, error)]) from error
-    patterns = tuple(Pattern(rule, expressions) for rule, expressions in compiled)
+    owners = (i for i, rule in enumerate(rules) for _ in rule.patterns)
+    patterns = tuple(Pattern(owner, expression) for owner, expression in zip(owners, expressions, strict=True))
     return RuleSet(rules, patterns, weights, version_of(rules, weights), database)
 
 
