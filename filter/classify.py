@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Final, NamedTuple
 
-from .labels import Label, SegmentKind, SegmentLabel
+from .labels import Channel, Label, SegmentKind, SegmentLabel
 from .message import UNREAD, DefectCode, Message
 from .pattern import OPENING, offsets, sheet
 from .rules import Hit, RuleSet
@@ -142,6 +142,8 @@ class Classification:
         return Evidence(rule.id, rule.label, self.rules.weight(number), index, start, end, words, rule.cites)
 
 
+_EVERY_KIND: Final = frozenset(SegmentKind)
+_EVERY_CHANNEL: Final = frozenset(Channel)
 _SERVICE_CLAIMS: Final = frozenset({Label.SERVICE, Label.SURVEY})
 _ARGUES: Final = {
     Label.MARKETING: (SegmentLabel.MARKETING, SegmentLabel.RE_PERMISSION),
@@ -169,11 +171,37 @@ def claimed_label(declared: str) -> Label | None:
     return next((_CLAIMS[word] for word in re.findall(r"[a-z_]+", declared.lower()) if word in _CLAIMS), None)
 
 
+class _Sums(NamedTuple):
+    """Evidence in log-odds, by what it argues for; `innocence` is that of neutral rules."""
+
+    promotion: float
+    innocence: float
+    ask: float
+    survey: float
+    service: float
+
+
+_ARGUED: Final = (
+    SegmentLabel.MARKETING,
+    SegmentLabel.NEUTRAL,
+    SegmentLabel.RE_PERMISSION,
+    SegmentLabel.SURVEY,
+    SegmentLabel.SERVICE,
+)
+
+
 class Classifier:
     """Judges messages by one rule set. Immutable; a reload builds another and swaps it in."""
 
     def __init__(self, rules: RuleSet) -> None:
         self.rules = rules
+        self._owner = [pattern.rule for pattern in rules.patterns]
+        weights = [rules.weight(number) for number in range(len(rules.rules))]
+        self._alone = [
+            _Sums(*(weight if rule.label is label else 0.0 for label in _ARGUED))
+            for rule, weight in zip(rules.rules, weights, strict=True)
+        ]
+        self._everywhere = [rule.kinds == _EVERY_KIND and rule.channels == _EVERY_CHANNEL for rule in rules.rules]
 
     def classify(self, message: Message) -> Classification:
         """Judge a message; linear in its text."""
@@ -225,37 +253,27 @@ class Classifier:
         return judged
 
     def _applies(self, hit: Hit, kind: SegmentKind, message: Message) -> bool:
-        rule = self.rules.rules[self.rules.patterns[hit.pattern].rule]
-        return kind in rule.kinds and message.channel in rule.channels
+        number = self._owner[hit.pattern]
+        rule = self.rules.rules[number]
+        return self._everywhere[number] or (kind in rule.kinds and message.channel in rule.channels)
 
     def _judge(self, kind: SegmentKind, hits: tuple[Hit, ...]) -> Judgement:
-        """Weigh one segment, sentence by sentence (a sentence is a line of the sheet)."""
-        promotions, asks, once = [], [], {}
-        for _, sentence in groupby(hits, key=_line_of):
-            rules = {self.rules.patterns[hit.pattern].rule for hit in sentence}
-            once.update(dict.fromkeys(rules))
-            sums = self._sums(rules)
-            promotion = max(0.0, sums.get(SegmentLabel.MARKETING, 0.0) - sums.get(SegmentLabel.NEUTRAL, 0.0))
-            ask = sums.get(SegmentLabel.RE_PERMISSION, 0.0)
-            promotions.append(0.0 if ask else promotion)
-            asks.append(ask + promotion if ask else 0.0)
+        """Weigh one segment: promotion and ask sentence by sentence (a sentence is a line), the rest as a whole."""
+        if len(hits) == 1:
+            whole = self._alone[self._owner[hits[0].pattern]]
+            promotion, ask = whole.promotion, whole.ask
+        else:
+            sentences = [self._sums(sentence) for _, sentence in groupby(hits, key=_line_of)]
+            whole = sentences[0] if len(sentences) == 1 else self._sums(hits)
+            promotion = self._strongest_and_rest([0.0 if s.ask else _net(s) for s in sentences])
+            ask = self._strongest_and_rest([s.ask + _net(s) if s.ask else 0.0 for s in sentences])
         factor = self.rules.weights.kinds.get(kind, 1.0)
-        sums = self._sums(once)
-        return self._named(
-            factor * self._strongest_and_rest(promotions),
-            factor * self._strongest_and_rest(asks),
-            factor * sums.get(SegmentLabel.SURVEY, 0.0),
-            factor * sums.get(SegmentLabel.SERVICE, 0.0),
-            hits,
-        )
+        return self._named(factor * promotion, factor * ask, factor * whole.survey, factor * whole.service, hits)
 
-    def _sums(self, rules: Iterable[int]) -> dict[SegmentLabel, float]:
-        """The weights of some rules, added up by what they argue for."""
-        sums: dict[SegmentLabel, float] = {}
-        for number in rules:
-            label = self.rules.rules[number].label
-            sums[label] = sums.get(label, 0.0) + self.rules.weight(number)
-        return sums
+    def _sums(self, hits: Iterable[Hit]) -> _Sums:
+        """What some matches argue for, each rule once."""
+        rules = {self._owner[hit.pattern] for hit in hits}
+        return _Sums(*map(sum, zip(*(self._alone[rule] for rule in rules), strict=True)))
 
     def _named(self, promotion: float, ask: float, survey: float, service: float, hits: tuple[Hit, ...]) -> Judgement:
         threshold = self.rules.weights.threshold
@@ -273,6 +291,11 @@ class Classifier:
     def _strongest_and_rest(self, values: Sequence[float]) -> float:
         strongest = max(values)
         return strongest + self.rules.weights.rest_of_segment * (sum(values) - strongest)
+
+
+def _net(sums: _Sums) -> float:
+    """Promotion of a sentence, less what its context excuses."""
+    return max(0.0, sums.promotion - sums.innocence)
 
 
 def _segment_of(hit: Hit) -> int:
