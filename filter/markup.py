@@ -18,7 +18,7 @@ from .styles import hidden_nodes, mark
 
 MAX_BLOCKS = 10_000
 """Blocks of text read from a page without structure; the rest is joined to the last."""
-_MAX_CLIMB = 16  # elements around a text that are looked through for the link and the block it stands in
+_MAX_CLIMB = 12  # elements around a text that are looked through for the link and the block it stands in
 _LONGEST_CELL = 80
 
 _FACTORY = LexborHTMLParser("")
@@ -41,13 +41,13 @@ _STAND_IN_NAME = "noframes"  # takes the place of a hidden element: no reader sh
 _CELLS = _tags("td th")
 _CHECKED = _tags("h1 h2 h3 h4 h5 h6 button")
 _SPECIAL = _tags(f"a br img script style {_STAND_IN_NAME}")
-_BLOCKS = (
-    _CELLS
-    | _CHECKED
-    | _tags(
-        "address article aside blockquote body caption center dd details dialog div dl dt fieldset figcaption figure footer "
-        "form header hr legend li main menu nav ol option p pre section summary table tbody textarea tfoot thead title tr ul"
-    )
+_BLOCKS = frozenset[int]().union(
+    *(_CELLS, _CHECKED),
+    _tags(
+        "address article aside blockquote body caption center dd details dialog div dl dt fieldset figcaption figure"
+    ),
+    _tags("footer form header hr legend li main menu nav ol option p pre section summary table tbody textarea tfoot"),
+    _tags("thead title tr ul"),
 )
 _KINDS = {
     **dict.fromkeys(_BLOCKS, SegmentKind.PARAGRAPH),
@@ -118,6 +118,7 @@ class _Reader:
         self.hidden: list[str] = []  # text of hidden elements by the number of their stand-in
         self.asides: list[tuple[int, str]] = []  # hidden text, and the block before which it was met
         self.first: LexborNode | None = None  # the text that began the last block
+        self.known: tuple[LexborNode | None, tuple[int, int]] = (None, (0, 0))
         self.link: LexborNode | None = None  # the last link
         self.skip = False
 
@@ -179,7 +180,7 @@ class _Reader:
         text = node.text_content or ""
         linked = self.link is not None and _is_inside(node, {self.link.mem_id: self.link})
         block = _block_of(node)
-        if growing and breaks < _PARAGRAPH_BREAKS and block == _block_of(self.first):
+        if growing and breaks < _PARAGRAPH_BREAKS and block == self._block():
             spaced = breaks or _is_space_before(node)
             self._grow(f" {text}" if spaced else text)
             if self.tags[-1] == _LINK and not linked:
@@ -190,6 +191,12 @@ class _Reader:
             self.tags.append(_LINK if linked else _PARAGRAPH if breaks else block[0])
         self._place_link(linked=linked)
         return True
+
+    def _block(self) -> tuple[int, int]:
+        """Where the last block's first text stands."""
+        if self.known[0] is not self.first:
+            self.known = (self.first, _block_of(self.first))
+        return self.known[1]
 
     def _grow(self, text: str) -> None:
         last = len(self.texts) - 1
@@ -214,7 +221,7 @@ class _Reader:
         text = attributes.get("alt") or ""
         if not text or text.isspace():
             return
-        if growing and _block_of(node) == _block_of(self.first):  # in the middle of a sentence it is read with it
+        if growing and _block_of(node) == self._block():  # in the middle of a sentence it is read with it
             self._grow(f" {text} ")
             return
         self.texts.append(text)

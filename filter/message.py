@@ -8,6 +8,7 @@ no I/O, no clock. Linear time, bounded memory; the caps are constants of `mime`,
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from string import punctuation
 from types import MappingProxyType
 from typing import Any
@@ -58,6 +59,7 @@ DECLARING_HEADERS = (
 
 _MAX_VALUE = 2_000
 _IMAGE_ONLY_WORDS = 5
+_MAX_LINKS = 5_000
 _URL = re.compile(r"https?://[^\s<>\"]{1,2000}", re.IGNORECASE)
 _QUICK_LOOKUP = 4_000_000
 _META_CHARSET = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?([A-Za-z0-9_:.-]{1,40})", re.IGNORECASE)
@@ -251,7 +253,7 @@ def _read_parts(scanned: Scan, body: _Body) -> None:
     later: list[tuple[Part, str]] = []
     room = MAX_TEXT
     for part in parts:
-        octets = decode_body(scanned.octets, part.start, part.end, part.encoding, room, body.defects)
+        octets = decode_body(scanned.octets, (part.start, part.end), part.encoding, room, body.defects)
         room -= len(octets)
         if part.media_type != "text/plain":
             _read_html(octets, part, body)
@@ -277,9 +279,9 @@ def _add_plain(body: _Body, found: Iterable[tuple[SegmentKind, str]], *, quoted:
     for kind, text in found:
         if _PGP in text:
             note(body.defects, Defect(DefectCode.ENCRYPTED, "pgp"))
-        if "://" in text:
-            for url in _URL.findall(text):
-                if target := parse_url(url.rstrip(".,;:)>]'")):
+        if "://" in text and len(body.links) < _MAX_LINKS:
+            for url in islice(_URL.finditer(text), _MAX_LINKS - len(body.links)):
+                if target := parse_url(url[0].rstrip(".,;:)>]'")):
                     body.links.append(Link(*target, len(body.texts)))
         body.add(SegmentKind.QUOTED if quoted else kind, text)
 
@@ -363,14 +365,14 @@ def _channel(document: Mapping[str, Any]) -> Channel:
 
 
 def _headers(document: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    """Header fields of a JSON message: name -> string or list of strings."""
+    """Header fields of a JSON message: name -> string, or list of one or more strings."""
     given = document.get("headers") or {}
     if not isinstance(given, Mapping):
         raise InputError(f"headers: {type(given).__name__}: must be an object of strings or lists of strings")
     found: dict[str, tuple[str, ...]] = {}
     for name, value in given.items():
         values = value if isinstance(value, list) else [value]
-        if not isinstance(name, str) or not all(isinstance(item, str) for item in values):
+        if not isinstance(name, str) or not values or not all(isinstance(item, str) for item in values):
             raise InputError(f"headers.{name}: {type(value).__name__}: must be a string or a list of strings")
         found[name.lower()] = tuple(clean(item)[:_MAX_VALUE] for item in values)
     return found

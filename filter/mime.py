@@ -20,7 +20,7 @@ MAX_BOUNDARY = 2_048
 """Octets of a boundary (Postfix mime_boundary_length_limit)."""
 MAX_PARTS = 1_000
 """Parts of one message."""
-MAX_PASSES = 12
+MAX_PASSES = 8
 """How often every octet may be looked at again for a nested structure, on average."""
 
 _HEADER_BLOCK = re.compile(rb"(?:(?!--)[!-9;-~]*[ \t]*:[^\n]*(?:\n|\Z)|[ \t][^\n]*(?:\n|\Z))*+")
@@ -34,9 +34,10 @@ _ENCRYPTED = frozenset({"application/pkcs7-mime", "application/x-pkcs7-mime", "a
 _MESSAGES = frozenset({"message/rfc822", "message/global"})
 _IDENTITY = frozenset({"", "7bit", "8bit", "binary"})
 _DECODED = frozenset({"base64", "quoted-printable"})
-_DELIMITER_END = re.compile(rb"(--)?[ \t]*(?:\r?\n|\r?\Z)")
-_NEAR_MISS = 0.01  # a line that only begins like a delimiter, in parts
+_DELIMITER_END = re.compile(rb"(--)?[ \t]*+(?:\r?\n|\r?\Z)")
+_NEAR_MISS = 0.05  # a line that only begins like a delimiter, in parts
 _CR = 0x0D
+_CR_TO_LF = bytes.maketrans(b"\r", b"\n")
 
 
 class Part(NamedTuple):
@@ -126,7 +127,7 @@ class _Scanner:
         returns, pairs = raw.count(b"\r"), raw.count(b"\r\n")
         if raw.count(b"\n") != pairs or returns != pairs:
             self.defect(DefectCode.BARE_LINE_END)
-        return raw if returns == pairs else raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        return raw if returns == pairs else raw.replace(b"\r\n", b"\n").translate(_CR_TO_LF)
 
     # -- headers
 
@@ -202,7 +203,7 @@ class _Scanner:
         return None
 
     def _split(self, boundary: bytes, start: int, stop: int) -> list[tuple[int, int]]:
-        """Where the parts between delimiter lines lie; what is before the first and after the closing one is no part."""
+        """Where the parts between delimiter lines lie; what is before the first and after the last is no part."""
         octets, delimiter = self.octets, b"\n--" + boundary
         found: list[tuple[int, int]] = []
         opened, at = -1, max(start - 1, 0)
@@ -262,7 +263,7 @@ def _encoding(fields: dict[str, list[bytes]]) -> str:
 
 @lru_cache(maxsize=256)
 def parse_content_type(value: bytes, default: str = "text/plain") -> tuple[str, Mapping[str, str]]:
-    """Media type (lower-case) and parameters (lower-case names; RFC 2231 pieces joined). RFC 2045 §5.2 for a bad type."""
+    """Media type (lower-case) and parameters (lower-case names, RFC 2231 pieces joined); RFC 2045 §5.2 if bad."""
     text = value.decode("utf-8", "surrogateescape")
     media_type = text.partition(";")[0].strip().lower()
     if "(" in media_type:

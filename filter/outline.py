@@ -1,8 +1,9 @@
 """A look at the tags of a page before it is parsed: whether a tree builder can take it in linear time.
 
-HTML's tree construction is quadratic in four places: open elements (every `<p>` looks up the stack), formatting elements
-that are never closed, attributes of one tag, and attributes repeated on `<html>` or `<body>`. Small pages cannot do harm;
-a larger one is outlined first, and one that exceeds a limit is read through `strip_tags`. Never raises; linear.
+HTML's tree construction is quadratic in four places: open elements (every `<p>` looks up the stack), formatting
+elements that are never closed, attributes of one tag, and attributes repeated on `<html>` or `<body>`. Small pages
+cannot do harm; a larger one is outlined first, and one that exceeds a limit is read through `strip_tags`. Never raises;
+linear.
 """
 
 import re
@@ -16,14 +17,16 @@ MAX_ATTRIBUTES = 256
 """Attributes of one tag."""
 MAX_ROOT_TAGS = 16
 """`<html>` and `<body>` tags of one page."""
-MAX_TAGS = 20_000
+MAX_TAGS = 15_000
 """Tags of one page; what follows is not read."""
 
 _SMALL = 16_384
 _FEW_TAGS = 1_500
 _LONG_TAG = 1_000
-_UNCOUNTED = frozenset(
-    b"area base br col embed hr img input link meta param source track wbr p li td tr th option dt dd thead tbody".split()
+_SHORTEST_TAG = 3
+_UNCOUNTED = frozenset(  # never open for long: without an end tag, or ended by the next of their kind
+    b"area base br col embed hr img input link meta param source track wbr "
+    b"p li td tr th option dt dd thead tbody".split()
 )
 _TAG = re.compile(rb"<(/?)([a-zA-Z][^\s/>]*)((?:[^>\"']++|\"[^\"]*+\"|'[^']*+')*+)")
 _ATTRIBUTE = re.compile(rb"[^\s/=]+(?:\s*=\s*(?:\"[^\"]*\"|'[^']*'|[^\s]+))?")
@@ -59,7 +62,7 @@ def is_tame(html: bytes) -> bool:
 
 def cut_tags(html: bytes) -> bytes:
     """The page up to its `MAX_TAGS`th tag: the same object when it has no more."""
-    if len(html) <= MAX_TAGS or html.count(b"<") <= MAX_TAGS:
+    if len(html) <= _SHORTEST_TAG * MAX_TAGS or html.count(b"<") <= MAX_TAGS:
         return html
     opening = islice(re.finditer(b"<", html), MAX_TAGS, None)
     return html[: next(opening).start()]

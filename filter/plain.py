@@ -9,15 +9,17 @@ from collections.abc import Iterator, Sequence
 
 from .labels import SegmentKind
 
-MAX_PARAGRAPHS = 10_000
-"""Paragraphs of one text; what is left over is joined to the last."""
+MAX_LINES = 10_000
+"""Lines (or paragraphs) of one text that are told apart."""
 
-_BLANK_LINES = re.compile(r"\n[ \t]*(?:\n[ \t]*)+")
+_BLANK_LINES = re.compile(r"\n\s*\n")
 _QUOTE_HEAD = re.compile(
     r"^(?:-{2,}\s*(?:original message|forwarded message|original-nachricht)|on\b.{4,200}\bwrote:\s*$|_{20,}\s*$)",
     re.IGNORECASE,
 )
-_SIGNATURE = "-- "
+_STRUCTURE = re.compile(r"^[ \t]*(?:[^\w\s]|on\b|\d{1,2}[.)])", re.IGNORECASE | re.MULTILINE)
+_SIGNATURES = frozenset({"-- ", "--"})
+_LONGEST_RULER = 400
 _RULER = re.compile(r"[-=_*~#+.\s]+")
 _LIST_ITEM = re.compile(r"\s*(?:[-*\u2022\u00b7+]|\d{1,2}[.)])\s+\S")
 
@@ -47,59 +49,58 @@ _FOOTER_WORDS = (
     *("reg. no", "registered charity", "why did i get this", "mailing address", "cookie policy", "privacy"),
 )
 _OFFERING = frozenset(
-    "save sale deal deals discount discounts offer offers win free gift bonus upgrade shop buy exclusive reward rewards".split()
+    (
+        *("save", "sale", "deal", "deals", "discount", "discounts", "offer", "offers", "win", "free", "gift"),
+        *("bonus", "upgrade", "shop", "buy", "exclusive", "reward", "rewards"),
+    )
 )
 _OFFER_SIGNS = "%$\u00a3\u20ac!"
 _MARKS = ".,;:()\"'-|*?"
 
 
 def paragraphs(text: str) -> Iterator[tuple[SegmentKind, str]]:
-    """The paragraphs of a plain text in order, each with its kind: paragraph, quoted or footer (after "-- ")."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    quoted = footer = False
-    for block in _BLANK_LINES.split(text, maxsplit=MAX_PARAGRAPHS):
-        lines = block.split("\n")
-        for kind, piece in _pieces(lines):
-            if kind == _HEAD:
-                quoted = True
-            elif kind == _SIGN:
-                footer = not quoted
-            if piece:
-                yield _kind(kind, quoted=quoted, footer=footer), piece
+    """The paragraphs of a plain text in order, each with its kind: paragraph, quoted or footer (after "-- ").
+
+    Structure is looked for in the first `MAX_LINES` lines; what follows is one paragraph.
+    """
+    text = text.replace("\r\n", "\n").replace("\r", "\n").strip()
+    if _STRUCTURE.search(text):
+        yield from _structured(text.split("\n", MAX_LINES))
+    else:
+        yield from ((SegmentKind.PARAGRAPH, block) for block in _BLANK_LINES.split(text, MAX_LINES) if block)
 
 
-_TEXT, _QUOTE, _HEAD, _SIGN = range(4)
+_TEXT, _QUOTE, _HEAD, _SIGN, _BLANK = range(5)
 
 
-def _kind(piece: int, *, quoted: bool, footer: bool) -> SegmentKind:
-    if quoted or piece == _QUOTE:
-        return SegmentKind.QUOTED
-    return SegmentKind.FOOTER if footer else SegmentKind.PARAGRAPH
-
-
-def _pieces(lines: list[str]) -> Iterator[tuple[int, str]]:
-    """Runs of lines of one sort within a block, joined to one text each; rulers are dropped."""
-    sort, held = _TEXT, list[str]()
+def _structured(lines: list[str]) -> Iterator[tuple[SegmentKind, str]]:
+    """Join lines of one sort to paragraphs; a reply's head makes the rest quoted, a signature mark makes it footer."""
+    last, held, rest = _TEXT, list[str](), SegmentKind.PARAGRAPH
     for line in lines:
-        now = _sort(line)
-        if now in (_HEAD, _SIGN) or now != sort or _LIST_ITEM.match(line):
-            yield sort, " ".join(held)
+        sort = _sort(line)
+        if held and (sort != last or sort == _HEAD or _LIST_ITEM.match(line)):
+            yield (SegmentKind.QUOTED if last == _QUOTE else rest), " ".join(held)
             held = []
-        sort = now
-        if now == _SIGN or _RULER.fullmatch(line):
-            continue
-        held.append(line.lstrip("> ") if now == _QUOTE else line)
-    yield sort, " ".join(held)
+        last = sort
+        if sort == _HEAD:
+            rest = SegmentKind.QUOTED
+        elif sort == _SIGN and rest != SegmentKind.QUOTED:
+            rest = SegmentKind.FOOTER
+        if sort not in (_SIGN, _BLANK):
+            held.append(line.lstrip("> ") if sort == _QUOTE else line)
+    if held:
+        yield (SegmentKind.QUOTED if last == _QUOTE else rest), " ".join(held)
 
 
 def _sort(line: str) -> int:
+    """What a line is; rulers count as blank."""
     if line.startswith(">"):
         return _QUOTE
-    if line in (_SIGNATURE, "--"):
+    if line in _SIGNATURES:
         return _SIGN
     if line.startswith(("-", "O", "o", "_")) and _QUOTE_HEAD.match(line[:300]):
         return _HEAD
-    return _TEXT
+    return _BLANK if not line or _RULER.fullmatch(line[:_LONGEST_RULER]) else _TEXT
 
 
 def footer_start(texts: Sequence[str], kinds: Sequence[SegmentKind]) -> int:
@@ -116,9 +117,7 @@ def footer_start(texts: Sequence[str], kinds: Sequence[SegmentKind]) -> int:
         if kinds[position] == SegmentKind.QUOTED:
             break
         wording = is_footer_wording(text)
-        if not wording and (
-            len(text) > _FOOTER_SHORT or kinds[position] == SegmentKind.HEADING or _offers(text)
-        ):
+        if not wording and (len(text) > _FOOTER_SHORT or kinds[position] == SegmentKind.HEADING or _offers(text)):
             break
         if wording:
             start = position

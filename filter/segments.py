@@ -8,7 +8,7 @@ import re
 import unicodedata
 from collections.abc import Collection, Sequence
 from enum import StrEnum
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 from .labels import SegmentKind
@@ -105,7 +105,15 @@ _INVISIBLE = re.compile(f"[{_INVISIBLE_SET}]+")
 # Letters that only look different: mathematical bold and italic, full width, circled. Read as the plain letter.
 _STYLED = re.compile("[\uff01-\uff5e\u24b6-\u24e9\U0001d400-\U0001d7ff\U0001f130-\U0001f149]+")
 # Single letters with something invisible between each: no language hyphenates like that; and overridden direction.
+_MANY_MARKS = re.compile(r"[^\w\s\x00-\x7f]{31}")
 _SPLIT_WORD = re.compile(f"[A-Za-z](?:[{_INVISIBLE_SET}]+[A-Za-z]){{2}}|[\u202d\u202e]")
+
+
+@cache
+def _excess_marks() -> re.Pattern[str]:
+    """Combining marks beyond the 30th in a row (UAX #15, stream-safe): normalisation is quadratic in such runs."""
+    marks = "".join(mark for mark in map(chr, range(0x300, 0x20000)) if unicodedata.combining(mark))
+    return re.compile(f"([{marks}]{{30}})[{marks}]+")
 
 
 def clean(text: str) -> str:
@@ -114,7 +122,11 @@ def clean(text: str) -> str:
     if _is_plain(text):
         return text
     text = _STYLED.sub(_plain_letters, _INVISIBLE.sub("", text))
-    return " ".join(unicodedata.normalize("NFC", text).split())
+    if _MANY_MARKS.search(text):
+        text = _excess_marks().sub(r"\1", text)
+    if not unicodedata.is_normalized("NFC", text):
+        text = unicodedata.normalize("NFC", text)
+    return _single_spaces(text)
 
 
 def clean_all(texts: Sequence[str]) -> tuple[list[str], bool]:
@@ -125,7 +137,9 @@ def clean_all(texts: Sequence[str]) -> tuple[list[str], bool]:
     """
     whole = "|".join(texts)
     if _is_plain(whole):
-        return list(map(str.strip if "  " not in whole else _single_spaces, texts)), False
+        if "  " not in whole and "| " not in whole and " |" not in whole and whole == whole.strip():
+            return list(texts), False
+        return list(map(_single_spaces, texts)), False
     return list(map(clean, texts)), not whole.isascii() and _SPLIT_WORD.search(whole) is not None
 
 
@@ -134,13 +148,16 @@ def _single_spaces(text: str) -> str:
 
 
 def _is_plain(text: str) -> bool:
-    """Whether no character needs attention: all printable, and in windows-1252, which holds nothing composed."""
-    if not text.isprintable():
-        return False
+    """Whether no character needs attention: all printable, and of windows-1252, which holds nothing to compose."""
+    return text.isprintable() and (text.isascii() or _fits(text, "latin-1") or _fits(text, "cp1252"))
+
+
+def _fits(text: str, codec: str) -> bool:
     try:
-        return text.isascii() or bool(text.encode("cp1252"))
+        text.encode(codec)
     except UnicodeEncodeError:
         return False
+    return True
 
 
 def _plain_letters(match: re.Match[str]) -> str:
@@ -152,6 +169,6 @@ _MAX_URL = 2_048
 
 
 def parse_url(url: str) -> tuple[str, str] | None:
-    """Host (lower-case, no port) and path with query of a web address; None for mailto:, tel:, fragments and the like."""
+    """Host (lower-case, no port) and path with query of a web address; None for mailto:, tel: and the like."""
     found = _URL.match(url[:_MAX_URL])
     return (found[1].strip().lower().rstrip("."), found[2].strip()) if found else None

@@ -6,9 +6,9 @@ elements (and those of hiding classes) are examined. Never raises; pure; linear.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import cache
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import NamedTuple
 
 import hyperscan
@@ -17,7 +17,9 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 MARK = "data-consentry-look"
 _MARK_ATTRIBUTE = f" {MARK}=1 ".encode()
 _MAX_MARKS = 1_000
-_MAX_CLASSES = 50
+_MAX_CLASSES = 16
+_MAX_RULES = 2_000
+_MAX_SHEET = 65_536
 _MAX_CLIMB = 64
 
 _PROPERTIES = (
@@ -26,7 +28,10 @@ _PROPERTIES = (
     *(b"color:#f", b"color:#e", b"color:#d", b"color:white"),
 )
 # Literals only, so that the scan costs a few microseconds; with and without the space writers put after the colon.
-_LITERALS = (*_PROPERTIES, *(name.replace(b":", b": ") for name in _PROPERTIES), b' color="#f', b'color="white', b" hidden")
+_ATTRIBUTES = tuple(
+    b"color=" + quote + colour for quote in (b"", b"'", b'"') for colour in (b"#f", b"#e", b"#d", b"white")
+)
+_LITERALS = (*_PROPERTIES, *(name.replace(b":", b": ") for name in _PROPERTIES), *_ATTRIBUTES, b" hidden")
 _TAG_NAME = re.compile(rb"<[a-zA-Z][a-zA-Z0-9:-]*(?=[\s/>])")
 _OWN_BACKGROUND = re.compile(rb"(?:background|background-color):\s?#([0-9a-fA-F])")
 _FAR_BACK = 16_384
@@ -36,6 +41,7 @@ _ZERO = re.compile(r"0*(?:\.0+)?(?:px|pt|em|rem|%)?$")
 _FAR = re.compile(r"-\d{3,}(?:\.\d+)?(?:px|pt)|-\d{2,}(?:em|rem)")
 _CLASS = re.compile(r"^(?:[a-z]+)?\.([a-z_][\w-]*)$")
 _COLOUR = re.compile(r"#[0-9a-f]{3,8}|[a-z]{3,20}")
+_SHORT_COLOUR = re.compile(r"#...")
 
 
 class Look(NamedTuple):
@@ -81,15 +87,19 @@ def _is_on_background(html: bytes, start: int, place: int) -> bool:
     return found is not None and found[1].lower() not in b"fed"
 
 
-def hiding_classes(html: bytes) -> Iterator[str]:
+def hiding_classes(html: bytes) -> list[str]:
     """Classes that style sheets take out of sight for everyone: rules inside @media and the like do not count."""
-    count = 0
-    for block in _STYLE_BLOCK.finditer(html):
-        for selector, body in _top_rules(block[1].decode("utf-8", "replace").lower()):
-            if count < _MAX_CLASSES and hides(declarations(body)):
-                for name in filter(None, map(_CLASS.match, map(str.strip, selector.split(",")))):
-                    count += 1
-                    yield name[1]
+    rules = (
+        rule
+        for block in _STYLE_BLOCK.finditer(html)
+        for rule in _top_rules(block[1][:_MAX_SHEET].decode("utf-8", "replace"))
+    )
+    found: dict[str, None] = {}
+    for selector, body in islice(rules, _MAX_RULES):
+        if hides(declarations(body)):
+            names = map(_CLASS.match, map(str.strip, selector.lower().split(",")))
+            found.update((name[1], None) for name in names if name)
+    return list(found)[:_MAX_CLASSES]
 
 
 def _top_rules(sheet: str) -> Iterator[tuple[str, str]]:
@@ -174,4 +184,4 @@ def _background(node: LexborNode) -> str:
 def _normal(colour: str) -> str:
     found = _COLOUR.search(colour.lower())
     name = {"white": "#ffffff", "black": "#000000"}.get(found[0], found[0]) if found else ""
-    return "#" + "".join(2 * digit for digit in name[1:]) if len(name) == 4 and name[0] == "#" else name
+    return "#" + "".join(2 * digit for digit in name[1:]) if _SHORT_COLOUR.fullmatch(name) else name

@@ -6,11 +6,12 @@ Never raises: damage becomes a `Defect` in the list given. Pure; linear in the o
 import binascii
 import re
 from collections.abc import Iterator
+from itertools import islice
 
 from .charsets import decode, is_known
 from .segments import Defect, DefectCode
 
-MAX_TEXT = 1 << 20
+MAX_TEXT = 1 << 19
 """Octets of decoded text of one message, all parts together."""
 MAX_DEFECTS = 100
 """Defects recorded of one message."""
@@ -18,6 +19,7 @@ MAX_DEFECTS = 100
 _ENCODED_WORD = re.compile(r"=\?([^?\s*]{1,40})(?:\*[^?\s]*)?\?([bBqQ])\?([^?]*)\?=")
 _BASE64_TAIL = re.compile(rb"=+[^=A-Za-z0-9+/]*")
 _BASE64_CHUNK = re.compile(rb"[^=]+")
+_MAX_RUNS = 1_000
 
 
 def decode_header(value: bytes, defects: list[Defect]) -> str:
@@ -33,7 +35,7 @@ def _decoded_pieces(text: str, defects: list[Defect]) -> Iterator[str]:
     for word in _ENCODED_WORD.finditer(text):
         between = text[position : word.start()]
         charset, octets = word[1].lower(), _word_octets(word[2], word[3], defects)
-        if held_charset and (charset != held_charset or not between.isspace() and between):
+        if held_charset and (charset != held_charset or between.strip()):
             yield decode_octets(held, held_charset, defects)
             held = b""
         if between and not (between.isspace() and held_charset):
@@ -70,7 +72,7 @@ def decode_base64(octets: bytes, defects: list[Defect]) -> bytes:
     except binascii.Error:
         pass
     note(defects, Defect(DefectCode.ENCODING_DAMAGED, "base64"))
-    return b"".join(_lenient_base64(run) for run in _BASE64_CHUNK.findall(octets))
+    return b"".join(_lenient_base64(run[0]) for run in islice(_BASE64_CHUNK.finditer(octets), _MAX_RUNS))
 
 
 def _lenient_base64(run: bytes) -> bytes:
@@ -82,9 +84,10 @@ def _lenient_base64(run: bytes) -> bytes:
     return b""
 
 
-def decode_body(octets: bytes, start: int, end: int, encoding: str, room: int, defects: list[Defect]) -> bytes:
-    """The text octets between `start` and `end`, transfer encoding undone, at most `room` of them."""
-    stop = min(end, start + room * 4)  # base64 with line ends needs 1.37 octets for one, soft breaks 3
+def decode_body(octets: bytes, place: tuple[int, int], encoding: str, room: int, defects: list[Defect]) -> bytes:
+    """The text octets at `place` (start, end), transfer encoding undone, at most `room` of them."""
+    start, end = place
+    stop = min(end, start + room * 3)  # base64 with line ends needs 1.37 octets for one, soft breaks 3
     body = octets[start:stop]
     if encoding == "quoted-printable":
         body = binascii.a2b_qp(body)
