@@ -86,7 +86,8 @@ class Template:
     def __post_init__(self) -> None:
         """Compile the layout; name the content apart from when and with which batch it came."""
         terms = _capture_to_json(self.capture)
-        object.__setattr__(self, "identity", self._name_content({**terms, "batch": ""}))
+        # One's own act is not the same event as a list's assertion of it: only the former can lift an opt-out.
+        object.__setattr__(self, "identity", self._name_content({**terms, "batch": bool(self.capture.batch)}))
         # The same undated opt-out in a later list is a new act: it must count again after a grant in between.
         object.__setattr__(self, "undated_identity", self._name_content(terms))
         readers = tuple((_POSITIONS[name], _reader(spelling)) for name, spelling in self.layout)

@@ -77,7 +77,7 @@ class RowReader:
         self._time = where.get("event_time", -1)
         self._own = [(name, where[name]) for name in OWN_COLUMNS if name in where and name != "event_time"]
         self._names = [name for name in SHARED_COLUMNS if name in where]
-        self._shared: Callable[[Sequence[str]], Any] = itemgetter(*(where[name] for name in self._names))
+        self._shared = _picker([where[name] for name in self._names])
         self._known: dict[Any, _Known] = {}
         self.repaired = 0
         self._rows: dict[bytes, int] = {}
@@ -193,6 +193,11 @@ def read_event(values: Mapping[str, str], received_at: int) -> tuple[Terms, Cons
     if faults:
         raise TermsError(tuple(faults))
     return terms, ConsentEvent(terms.capture, received_at=received_at, **given)
+
+
+def _picker(positions: list[int]) -> Callable[[Sequence[str]], Any]:
+    """What takes the shared columns out of a row: a tuple, or the value itself when there is one such column."""
+    return itemgetter(*positions) if positions else lambda _: ()
 
 
 def _read_one(name: str, text: str) -> _Own:
