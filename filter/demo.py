@@ -20,7 +20,7 @@ from .decision import Decider, Decision
 from .errors import ConsentDataError
 from .explain import BECAUSE, DONE, MEANING, visible
 from .message import parse_message
-from .policy import Disposition
+from .policy import Disposition, Reason
 from .resources import config_dir
 
 AS_OF: Final = 1_795_165_200_000  # 2026-11-20T09:00Z; the consent records are dated around it
@@ -71,16 +71,18 @@ def recipients(raw: bytes) -> list[str]:
 
 def _table(decided: Sequence[tuple[Path, Decision]]) -> Table:
     table = Table(header_style="dim", pad_edge=False, show_edge=False)
-    table.add_column("message", max_width=46)
+    table.add_column("message", max_width=36)
     table.add_column("judged", no_wrap=True)
     table.add_column("recipient", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
-    table.add_column("because", min_width=40)
+    table.add_column("because", min_width=36)
     for file, decision in decided:
         first = True
         for one in decision.recipients:
             word, style = DONE[one.verdict.disposition]
-            because = BECAUSE[one.verdict.reason]
+            # That it is disguised stands beside the label; here what the recipient has said is of interest.
+            disguised = one.verdict.reason is Reason.DISGUISED_MARKETING
+            because = BECAUSE[one.verdict.notes[0] if disguised else one.verdict.reason]
             table.add_row(
                 _message(file, decision) if first else "",
                 _label(decision) if first else "",
@@ -94,7 +96,7 @@ def _table(decided: Sequence[tuple[Path, Decision]]) -> Table:
 
 
 def _message(file: Path, decision: Decision) -> Text:
-    return Text.assemble(visible(decision.message.subject, "bold"), "\n", visible(file.name, "dim"))
+    return Text.assemble((file.name.partition("-")[0] + " ", "dim"), visible(decision.message.subject, "bold"))
 
 
 def _label(decision: Decision) -> Text:

@@ -15,7 +15,17 @@ from rich.table import Table
 from rich.text import Text
 
 from .classify import Classification, Evidence, JudgedSegment
-from .consent import ConsentAnswer, ConsentEvent, ConsentState, Considered, EventKind, Outcome, UnknownBecause
+from .consent import (
+    ANY,
+    ConsentAnswer,
+    ConsentEvent,
+    ConsentState,
+    Considered,
+    EventKind,
+    Outcome,
+    Scope,
+    UnknownBecause,
+)
 from .decision import Decision, RecipientDecision
 from .labels import Label, SegmentLabel
 from .law import LawRule, cited
@@ -149,7 +159,9 @@ def _what_it_is(classification: Classification, law: Mapping[str, LawRule]) -> R
     style = "bold red" if classification.label.promotional else "bold green"
     lines = [
         Text.assemble("\n", (f"This message is {name}. ", style), meaning, " ", (_source(law.get(number)), "dim")),
-        Text(f"Probability that it is not pure service: {classification.score:.1%} (rules {classification.ruleset})."),
+        Text(
+            f"Probability that it is more than service: {_percent(classification.score)} (rules {classification.ruleset})"
+        ),
     ]
     if claimed := classification.message.declared:
         lines.append(
@@ -159,6 +171,11 @@ def _what_it_is(classification: Classification, law: Mapping[str, LawRule]) -> R
         lines.append(Text("Declared as service, promotional in content: disguised marketing.", style="bold red"))
     lines += [Text(f"Not judged: {_defect(classification, code)}.", style="yellow") for code in classification.unread]
     return Group(*lines)
+
+
+def _percent(score: float) -> str:
+    """A probability; never a certainty."""
+    return f"{min(max(score, 0.001), 0.999):.1%}"
 
 
 def _source(rule: LawRule | None) -> str:
@@ -194,8 +211,7 @@ def _passage(
     shown = [e for e in segment.evidence if e.label in labels]
     lines: list[RenderableType] = [Text.assemble((_where(segment) + ": ", "dim"), _quote(segment.text, shown, style))]
     for rule in dict.fromkeys(e.rule for e in shown):
-        one = next(e for e in shown if e.rule == rule)
-        lines.append(Padding(_reason(one, law), (0, 0, 0, 4)))
+        lines += [Padding(_reason([e for e in shown if e.rule == rule], law), (0, 0, 0, 4))]
     against = [e for e in segment.evidence if e.label is SegmentLabel.NEUTRAL]
     if against and style == "bold red":
         words = ", ".join(f'"{e.text}"' for e in against)
@@ -207,9 +223,12 @@ def _where(segment: JudgedSegment) -> str:
     return f"{segment.kind}{' (hidden text)' if segment.hidden else ''}"
 
 
-def _reason(evidence: Evidence, law: Mapping[str, LawRule]) -> Text:
-    text = Text.assemble((evidence.rule, "cyan"), f"  {evidence.weight:g}  ", (", ".join(evidence.cites), "dim"))
-    for rule in cited(evidence.cites, law)[:1]:
+def _reason(evidence: Sequence[Evidence], law: Mapping[str, LawRule]) -> Text:
+    """One rule at work in a passage: the words it found, its weight, and what it rests on."""
+    words = ", ".join(dict.fromkeys(f'"{e.text}"' for e in evidence))
+    cites = evidence[0].cites
+    text = Text.assemble(visible(words), f" ({evidence[0].rule}, {evidence[0].weight:g}) ", (", ".join(cites), "dim"))
+    for rule in cited(cites, law)[:1]:
         text.append(f": {rule.says} ({rule.source})", style="dim")
     return text
 
@@ -285,14 +304,19 @@ def describe(event: ConsentEvent) -> Text:
         parts.append(capture.reason)
     if capture.wording_id:
         parts.append(f"wording {capture.wording_id} ({capture.wording_sha256[:12] or 'no hash'})")
-    scope = [
-        name if name != "*" else "all" for name in (capture.scope.controller, capture.scope.brand, capture.scope.topic)
-    ]
-    parts.append(f"for {' / '.join(scope)}")
+    parts.append(_for_whom(capture.scope))
     parts += [f"reference {ref}" for ref in (event.evidence_ref, event.transaction_ref, event.request_ref) if ref]
     if capture.batch:
         parts.append(f"import {capture.batch}")
     return visible(f"{', '.join(parts)} [{event.id}]")
+
+
+def _for_whom(scope: Scope) -> str:
+    """A scope in words; `*` is every one."""
+    if scope.controller == scope.brand == scope.topic == ANY:
+        return "for everyone and everything"
+    named = ((scope.controller, "organisation"), (scope.brand, "brand"), (scope.topic, "topic"))
+    return "for " + " / ".join(name if name != ANY else f"every {what}" for name, what in named)
 
 
 def moment(at: int) -> str:

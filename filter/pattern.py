@@ -25,6 +25,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby, takewhile
 from typing import Final, NamedTuple, NoReturn
 
@@ -154,8 +155,12 @@ class Expressions(NamedTuple):
     settled: bool
 
 
+@lru_cache(maxsize=20_000)
 def compile_pattern(pattern: str) -> Expressions:
-    """Translate a phrase pattern; both expressions are for UTF-8 octets, caseless, `.` stopping at line ends."""
+    """Translate a phrase pattern; both expressions are for UTF-8 octets, caseless, `.` stopping at line ends.
+
+    Remembered, because reading, keying and compiling a rule set each need it.
+    """
     if len(pattern) > MAX_LENGTH:
         raise PatternError(MAX_LENGTH, f"{len(pattern)} characters", f"at most {MAX_LENGTH}: split the pattern")
     at_start, at_end = pattern.startswith("^"), pattern.endswith("$") and not pattern.endswith("\\$")

@@ -1,0 +1,240 @@
+"""The command line as its users see it: what it prints, what it refuses, how it exits."""
+
+import base64
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from filter import console
+from filter.cli import cli
+from filter.errors import ConsentryError
+from filter.resources import config_dir
+
+MAILBOX = config_dir() / "demo" / "mailbox"
+MIXED = MAILBOX / "06-statement-with-loan.eml"
+RAW = b"From: Shop <a@shop.example>\r\nSubject: Sale\r\n\r\nGet 20% off your next order today. Shop now and save!\r\n"
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run one command; the compiled rules are cached for the whole session."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.delenv("CONSENTRY_CONFIG", raising=False)
+
+    def invoke(*arguments: str | Path, stdin: bytes = b"") -> Result:
+        return CliRunner().invoke(cli, [str(a) for a in arguments], input=stdin)
+
+    return invoke
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A configuration whose store is private to the test."""
+    file = tmp_path / "filter.toml"
+    stream = '[[stream]]\ncontroller = "bank"\nbrand = "bank"\ntopic = "offers"\n'
+    text = f'{stream}[store]\ndir = "var"\n[consent]\nstale_after = "9000d"\n'
+    file.write_text(text)
+    return file
+
+
+def lines(result: Result) -> list[dict[str, Any]]:
+    """The JSON documents a command wrote."""
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_classify_a_file(run: Run, tmp_path: Path) -> None:
+    """A message file is judged; the table names label and words, the JSON form has the contract's fields."""
+    file = tmp_path / "a.eml"
+    file.write_bytes(RAW)
+    shown = run("classify", file)
+    assert shown.exit_code == 0
+    assert "marketing" in shown.stdout
+    (document,) = lines(run("classify", "--json", file))
+    assert document["label"] == "marketing"
+    assert {"id", "label", "score", "segments", "ruleset"} <= set(document)
+    evidence = [(e, s["text"]) for s in document["segments"] for e in s["evidence"]]
+    assert evidence
+    assert all(text[e["start"] : e["end"]] == e["text"] and e["rule"] and e["cites"] for e, text in evidence)
+
+
+def test_classify_jsonl_keeps_order_and_goes_on(run: Run) -> None:
+    """Every line gets a line, in order; a bad one an error with its id or number, and the run goes on with status 1."""
+    encoded = base64.b64encode(RAW).decode()
+    stdin = "\n".join(
+        [
+            json.dumps({"id": "x", "channel": "sms", "text": "Your parcel arrives today between 2 and 4pm."}),
+            "not json",
+            "[1]",
+            json.dumps({"id": 9, "raw_base64": encoded}),
+            json.dumps({"id": "bad", "raw_base64": "%%%"}),
+            json.dumps({"id": "odd", "channel": "pigeon", "text": "x"}),
+            "",
+        ]
+    ).encode()
+    result = run("classify", "--jsonl", stdin=stdin)
+    found = lines(result)
+    assert [document["id"] for document in found] == ["x", 2, 3, 9, "bad", "odd"]
+    assert [document.get("label") for document in found] == ["service", None, None, "marketing", None, None]
+    assert "pigeon" in found[5]["error"]
+    assert result.exit_code == console.FOUND
+    assert run("classify", "--jsonl", stdin=stdin.splitlines()[0]).exit_code == 0
+
+
+@pytest.mark.parametrize("arguments", [(), ("--jsonl", "a.eml"), ("--text", "x", "a.eml")])
+def test_classify_wants_one_source(run: Run, arguments: tuple[str, ...]) -> None:
+    """Files, a text and standard input exclude each other, and none is an error."""
+    assert run("classify", *arguments).exit_code == console.FAILED
+
+
+def test_explain_on_paper(run: Run, config: Path, tmp_path: Path) -> None:
+    """The page quotes the promotion, cites the law, shows the record relied on, and gives each recipient a verdict."""
+    consents = tmp_path / "consents.csv"
+    consents.write_text(
+        "address,kind,channel,controller,brand,topic,event_time,source\n"
+        "no@home.example,object,email,bank,,,2026-01-05T10:00:00Z,call centre\n"
+    )
+    assert run("consent", "import", consents, "-c", config).exit_code == 0
+    rcpt = ("--rcpt", "no@home.example", "--rcpt", "new@home.example", "-c", config)
+    result = run("explain", MIXED, *rcpt)
+    page = " ".join(result.stdout.split())
+    assert result.exit_code == 0, result.output
+    for words in (
+        "This message is mixed",
+        'The sender declares it "service"; that decides nothing',
+        "HOLD no@home.example",
+        "objected to direct marketing, 2026-01-05 10:00 UTC, by call centre",
+        "HOLD new@home.example",
+        "there is no record",
+        "R12",
+    ):
+        assert words in page
+    assert "\x1b" not in result.stdout
+    (document,) = lines(run("explain", MIXED, "--json", *rcpt))
+    assert [(one["recipient"], one["disposition"], one["state"]) for one in document["recipients"]] == [
+        ("no@home.example", "hold", "objected"),
+        ("new@home.example", "hold", "unknown"),
+    ]
+
+
+def test_explain_without_an_index_says_so(run: Run, config: Path) -> None:
+    """Without consent data promotion is held because it cannot be looked up, not because there is no record."""
+    result = run("explain", MIXED, "--rcpt", "a@home.example", "-c", config, "--json")
+    assert lines(result)[0]["recipients"][0]["consent"] == {"trouble": "unavailable"}
+    assert "no subject key" in result.stderr
+
+
+def test_explain_null_sender_only_when_asked(run: Run, config: Path, tmp_path: Path) -> None:
+    """A message without a From address is no report; only an empty --mail-from is."""
+    file = tmp_path / "a.eml"
+    file.write_bytes(RAW.partition(b"\r\n")[2])
+    arguments = ("explain", file, "--rcpt", "a@home.example", "-c", config, "--json")
+    assert lines(run(*arguments))[0]["recipients"][0]["disposition"] == "hold"
+    assert lines(run(*arguments, "--mail-from", ""))[0]["recipients"][0]["reason"] == "null_sender"
+
+
+def test_hostile_text_stays_text(run: Run, config: Path, tmp_path: Path) -> None:
+    """Escape sequences in a subject or an address never reach the terminal, and markup is not interpreted."""
+    file = tmp_path / "a.eml"
+    file.write_bytes(
+        b"From: \x1b[31mx <a@shop.example>\r\nSubject: [red]hi\x1b]0;x\x07[/red]\r\n\r\nGet 20% off today.\r\n"
+    )
+    result = run("explain", file, "--rcpt", "a\x1b[2J@home.example", "-c", config)
+    assert "\x1b" not in result.stdout
+    assert "\x07" not in result.stdout
+    assert "[red]hi" in result.stdout
+
+
+def test_consent_import_all_or_nothing(run: Run, config: Path, tmp_path: Path) -> None:
+    """A bad line stops the import with its place and status 1; --skip-bad imports the rest and keeps the bad ones."""
+    consents = tmp_path / "c.csv"
+    consents.write_text(
+        "address,kind,channel,event_time\na@home.example,object,email,2026-01-01T00:00:00Z\n@,grant,email,2026-01-01T00:00:00Z\n"
+    )
+    refused = run("consent", "import", consents, "-c", config)
+    assert refused.exit_code == console.FOUND
+    assert "c.csv:3: address" in refused.stderr
+    assert "nothing imported" in refused.stdout
+    assert json.loads(run("consent", "stats", "--json", "-c", config).stdout)["records"] == 0
+    taken = run("consent", "import", consents, "-c", config, "--skip-bad", tmp_path / "bad.csv", "--json")
+    document = json.loads(taken.stdout)
+    assert (document["lines"], document["accepted"], document["rejected"]) == (2, 1, 1)
+    assert "@,grant" in (tmp_path / "bad.csv").read_text()
+
+
+def test_consent_show_record_and_export(run: Run, config: Path) -> None:
+    """An objection recorded by hand is shown with what it amounts to, and exported without the address."""
+    recorded = run(
+        "consent", "record", "a@home.example", "kind=object", "channel=email", "controller=bank", "-c", config
+    )
+    assert recorded.exit_code == 0, recorded.output
+    shown = run("consent", "show", "a@home.example", "-c", config)
+    assert "objected to direct marketing" in shown.stdout
+    exported = run("consent", "export", "-c", config).stdout
+    assert json.loads(exported)["kind"] == "object"
+    assert "home.example" not in exported
+    assert "No record" in run("consent", "show", "b@home.example", "-c", config).stdout
+    assert "1 records about 1 addresses" in run("consent", "stats", "-c", config).stdout
+
+
+def test_rules_lint_and_test(run: Run, tmp_path: Path) -> None:
+    """Lint passes the shipped rules; test counts what came out as labelled and lists what did not."""
+    assert "fine" in run("rules", "lint").stdout
+    cases = tmp_path / "cases.jsonl"
+    right = json.dumps({"label": "marketing", "channel": "email", "text": "Get 20% off your next order today."})
+    wrong = json.dumps({"label": "survey", "channel": "email", "text": "Get 20% off your next order today."})
+    cases.write_text(f"{right}\n")
+    assert run("rules", "test", cases).exit_code == 0
+    cases.write_text(f"{right}\n{wrong}\n")
+    result = run("rules", "test", cases)
+    assert result.exit_code == console.FOUND
+    assert "1 of 2 as labelled" in result.stdout
+    assert "cases.jsonl:2: survey, judged marketing" in result.stdout
+
+
+def test_config_check(run: Run, config: Path, tmp_path: Path) -> None:
+    """A good configuration is confirmed with what was loaded; a bad one lists every problem."""
+    assert "fine" in run("config", "check", "-c", config).stdout
+    bad = tmp_path / "bad.toml"
+    bad.write_text("workers = 0\nwerkers = 1\n")
+    error = run("config", "check", "-c", bad).exception
+    assert isinstance(error, ConsentryError)
+    assert "workers" in str(error)
+    assert "werkers" in str(error)
+
+
+def test_errors_end_with_one_message(capsys: pytest.CaptureFixture[str]) -> None:
+    """Our errors are printed once, without a traceback, and exit with status 2."""
+
+    def fails() -> None:
+        raise ConsentryError("the reason [bold]")
+
+    with pytest.raises(SystemExit) as ended:
+        console.run(fails)
+    assert ended.value.code == console.FAILED
+    assert capsys.readouterr().err == "consentry: the reason [bold]\n"
+
+
+def test_version(run: Run) -> None:
+    """--version prints name and version."""
+    assert run("--version").stdout.startswith("consentry 0.")
+
+
+def test_demo(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demo shows every label and holds exactly promotional copies; it refuses a directory that is not its own."""
+    monkeypatch.chdir(tmp_path)
+    result = run("demo", "--once", "--dir", "d")
+    assert result.exit_code == 0, result.output
+    for words in ("service", "mixed", "marketing", "re-permission", "survey", "RELAY", "HOLD", "consentry explain"):
+        assert words in result.stdout
+    assert run("demo", "--dir", "d").stdout == result.stdout
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").write_text("mine")
+    refused = run("demo", "--dir", "other")
+    assert isinstance(refused.exception, ConsentryError)
+    assert (tmp_path / "other" / "file").read_text() == "mine"
