@@ -159,9 +159,8 @@ def _what_it_is(classification: Classification, law: Mapping[str, LawRule]) -> R
     style = "bold red" if classification.label.promotional else "bold green"
     lines = [
         Text.assemble("\n", (f"This message is {name}. ", style), meaning, " ", (_source(law.get(number)), "dim")),
-        Text(
-            f"Probability that it is more than service: {_percent(classification.score)} (rules {classification.ruleset})"
-        ),
+        Text(f"Probability that it is not pure service: {_percent(classification.score)}"),
+        Text(f"Judged by rules {classification.ruleset}", style="dim"),
     ]
     if claimed := classification.message.declared:
         lines.append(
