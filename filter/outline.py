@@ -28,7 +28,8 @@ _UNCOUNTED = frozenset(  # never open for long: without an end tag, or ended by 
     b"area base br col embed hr img input link meta param source track wbr "
     b"p li td tr th option dt dd thead tbody".split()
 )
-_TAG = re.compile(rb"<(/?)([a-zA-Z][^\s/>]*)((?:[^>\"']++|\"[^\"]*+\"|'[^']*+')*+)")
+# A quote counts only after "=": elsewhere it is part of an attribute's name, and `>` ends the tag.
+_TAG = re.compile(rb"<(/?)([a-zA-Z][^\s/>]*)((?:[^>=]++|=\s*\"[^\"]*+\"|=\s*'[^']*+'|=)*+)")
 _ATTRIBUTE = re.compile(rb"[^\s/=]+(?:\s*=\s*(?:\"[^\"]*\"|'[^']*'|[^\s]+))?")
 _INVISIBLE_MARKUP = re.compile(
     rb"<!--.*?(?:-->|\Z)|<(script|style|title|textarea)\b.*?(?:</\1|\Z)|<[!/?a-zA-Z][^>]*(?:>|\Z)",

@@ -14,7 +14,7 @@ MAX_LINES = 10_000
 
 _BLANK_LINES = re.compile(r"\n\s*\n")
 _QUOTE_HEAD = re.compile(
-    r"^(?:-{2,}\s*(?:original message|forwarded message|original-nachricht)|on\b.{4,200}\bwrote:\s*$|_{20,}\s*$)",
+    r"^(?:-{2,}\s*(?:original message|forwarded message|original-nachricht)|on\b.{4,200}\bwrote:\s*$)",
     re.IGNORECASE,
 )
 _STRUCTURE = re.compile(r"^[ \t]*(?:[^\w\s]|on\b|\d{1,2}[.)])", re.IGNORECASE | re.MULTILINE)

@@ -158,6 +158,12 @@ def test_markup_that_would_be_quadratic_is_read_without_structure(html):
     assert [defect.code for defect in page.defects] == [DefectCode.STRUCTURE_LOST]
 
 
+def test_stray_quote_in_a_tag_is_harmless():
+    """A quote in the wrong place of one tag does not swallow the tags after it."""
+    html = '<img alt="3,5" " x>' + "<p class='a' title=\"b\">text</p>" * 2_000
+    assert is_tame(html.encode())
+
+
 def test_tags_are_capped():
     """A page with too many tags is cut there, and says so."""
     page = read_page(b"<p>x" * (MAX_TAGS * 2))

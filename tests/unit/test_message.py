@@ -91,6 +91,7 @@ def test_every_subject_is_judged():
         ),
         ("text\n-- \nAnn\nBank", [(K.PARAGRAPH, "text"), (K.FOOTER, "Ann Bank")]),
         ("List:\n- a\n- b", [(K.PARAGRAPH, "List:"), (K.PARAGRAPH, "- a"), (K.PARAGRAPH, "- b")]),
+        ("a\n____________________\nb", [(K.PARAGRAPH, "a"), (K.PARAGRAPH, "b")]),
         ("a\n=====\nb", [(K.PARAGRAPH, "a"), (K.PARAGRAPH, "b")]),
     ],
 )
