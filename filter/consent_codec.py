@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
 from hashlib import blake2b
+from struct import Struct
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 from zlib import crc32
@@ -38,6 +39,10 @@ _HEAD = 3 + _TIME
 _UNDATED = bytes(_TIME)
 _CHECK = 4
 _RESIDUE = crc32(b"" + crc32(b"").to_bytes(4, "little"))  # the CRC of anything followed by its own CRC
+
+# Three and six octets; on a hot path half the time of int.from_bytes on slices.
+_TEMPLATE = Struct(">HB").unpack_from
+_MADE = Struct(">HI").unpack_from
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
 _HEX = re.compile(r"[0-9a-f]{32}").fullmatch
@@ -106,8 +111,9 @@ class Template:
 
     def decode(self, value: bytes, start: int, end: int, wide: bytes) -> tuple[bytes, ConsentEvent]:
         """Exact key and event of the record from `start` to `end`; the length has been checked."""
+        high, low = _MADE(value, start + 3)
+        made = (high << 32) | low
         at = start + _HEAD
-        made = int.from_bytes(value[start + 3 : at])
         if self.short and made:
             named = (wide[:8] + self.identity + value[start + 3 : at]).hex()  # as in _derived_id
             return wide, _new(ConsentEvent, (self.capture, named, made, self.received_at, *_DEFAULTS))
@@ -188,12 +194,14 @@ class Templates:
 
         Opt-outs and blocks of any spelling do; everything else only of this very spelling.
         """
-        number = int.from_bytes(value[:3])
-        if number < len(self._listed):
-            template = self._listed[number]
-            if template.length + _CHECK == len(value) and crc32(value) == _RESIDUE:  # one event: most values by far
-                exact, event = template.decode(value, 0, template.length, subject.wide)
-                return (event,) if exact == subject.exact or template.wide else ()
+        if len(value) > _HEAD:  # most values by far hold one event; those are decoded without further ado
+            high, low = _TEMPLATE(value)
+            number = (high << 8) | low
+            if number < len(self._listed):
+                template = self._listed[number]
+                if template.length + _CHECK == len(value) and crc32(value) == _RESIDUE:
+                    exact, event = template.decode(value, 0, template.length, subject.wide)
+                    return (event,) if exact == subject.exact or template.wide else ()
         decoded = [
             (template.wide, *template.decode(value, start, end, subject.wide))
             for template, start, end in self.spans(value)

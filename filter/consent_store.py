@@ -12,16 +12,16 @@ Raises `ConsentDataError` when the index is missing, damaged, of another schema 
 
 import fcntl
 import os
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from types import MappingProxyType, TracebackType
-from typing import Any, Final, NamedTuple, NoReturn, Self
+from typing import Any, Final, NamedTuple, Self
 
 from .address import Subject, SubjectKeyer
-from .consent import ANY, ConsentAnswer, ConsentEvent, Scope, resolve
+from .consent import ANY, NO_RECORD, ConsentAnswer, ConsentEvent, Scope, resolve
 from .consent_build import Runs, add_in_place, build
 from .consent_codec import Record, encode
 from .consent_index import ConsentIndex, Tally
@@ -123,10 +123,13 @@ class ConsentStore:
 
     def lookup(self, address: str, scope: Scope, at: int) -> ConsentAnswer:
         """The consent of `address` in a concrete scope at an instant (epoch milliseconds)."""
-        channel = _CHANNELS.get(scope.channel) or _no_channel(scope.channel)
-        subject = self.keyer.subject(address, channel)
-        index = self._index if time.monotonic() < self._next_look else self._look()
-        events = index.events(subject)
+        channel = _CHANNELS.get(scope.channel)
+        if channel is None:
+            raise ConsentDataError(f"no such channel {scope.channel!r}; allowed are {', '.join(_CHANNELS)}")
+        index = self._index if monotonic() < self._next_look else self._look()
+        events = index.events(self.keyer.subject(address, channel))
+        if not events:
+            return NO_RECORD
         return resolve(events, scope, at, max_age=self._max_age.get(scope.topic, self._any_age))
 
     def show(self, address: str, channel: Channel, at: int) -> Account:
@@ -249,7 +252,7 @@ class ConsentStore:
 
     def _look(self) -> ConsentIndex:
         """Open the file that CURRENT names, if it is another than the one we have."""
-        self._next_look = time.monotonic() + REFRESH_EVERY
+        self._next_look = monotonic() + REFRESH_EVERY
         pointer = self.directory / "CURRENT"
         try:
             found = pointer.stat()
@@ -294,10 +297,6 @@ def _concrete(event: ConsentEvent) -> Iterator[Scope]:
     scope = event.scope
     if event.capture.permits:
         yield from (scope._replace(topic=topic) for topic in (scope.topic, *event.capture.topics))
-
-
-def _no_channel(name: str) -> NoReturn:
-    raise ConsentDataError(f"no such channel {name!r}; allowed are {', '.join(_CHANNELS)}")
 
 
 def _file_name(number: int) -> str:
