@@ -17,7 +17,7 @@ _QUOTE_HEAD = re.compile(
     r"^(?:-{2,}\s*(?:original message|forwarded message|original-nachricht)|on\b.{4,200}\bwrote:\s*$)",
     re.IGNORECASE,
 )
-_STRUCTURE = re.compile(r"^[ \t]*(?:[^\w\s]|on\b|\d{1,2}[.)])", re.IGNORECASE | re.MULTILINE)
+_STRUCTURE = re.compile(r"^[ \t]*(?:[^\w\s]|_|on\b|\d{1,2}[.)])", re.IGNORECASE | re.MULTILINE)
 _SIGNATURES = frozenset({"-- ", "--"})
 _LONGEST_RULER = 400
 _RULER = re.compile(r"[-=_*~#+.\s]+")

@@ -138,8 +138,7 @@ SEEDS: tuple[bytes, ...] = (
         b"--=_x\r\n\r\nplain\r\n--=_x\r\nContent-Type: text/html; charset=iso-8859-1\r\n\r\n"
         b"<p>caf\xe9 &pound;5</p>\r\n--=_x--\r\n",
     ),
-    b"From: =?utf-8?q?Caf=C3=A9?= <a@x.example>\r\nSubject: =?utf-8?b?U2F2ZQ==?=\r\n"
-    b" =?utf-8?b?IG5vdw==?=\r\n\r\nHi\r\n",
+    b"From: =?utf-8?q?Caf=C3=A9?= <a@x.example>\r\nSubject: =?utf-8?b?U2F2ZQ==?= =?utf-8?b?IG5vdw==?=\r\n\r\nHi\r\n",
 )
 
 
