@@ -133,7 +133,8 @@ def guess_channel(address: str) -> Channel:
 def read_terms(values: Mapping[str, str], batch: str) -> Terms:
     """The terms that the shared columns of a row state. Raises `TermsError`, except over an opt-out's details."""
     kind = _kind(values.get("kind", ""))
-    faults: list[Fault] = []
+    faults = [Fault(column, "", "text in UTF-8") for column, text in values.items() if not _is_unicode(text)]
+    values = {**values, **{fault.column: "" for fault in faults}}
     given: dict[str, Any] = {}
     for column in _CAPTURE_COLUMNS:
         text = values.get(column, "").strip()
@@ -147,11 +148,25 @@ def read_terms(values: Mapping[str, str], batch: str) -> Terms:
     return Terms(Capture(kind=kind, scope=scope, batch=batch, **given), channel, tuple(faults))
 
 
+def _is_unicode(text: str) -> bool:
+    """Whether text came from well-formed UTF-8; octets that did not are surrogates here."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _kind(text: str) -> EventKind:
     try:
         return EventKind(text.strip().lower())
     except ValueError:
-        raise TermsError((Fault("kind", text, ", ".join(EventKind)),)) from None
+        raise TermsError((Fault("kind", shown(text), ", ".join(EventKind)),)) from None
+
+
+def shown(text: str) -> str:
+    """A value fit for a message."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _scope(values: Mapping[str, str], faults: list[Fault]) -> tuple[Channel | None, Scope]:
@@ -236,7 +251,7 @@ class Export:
         value = row.get(self.value_column, "").strip() if self.value_column else ""
         meaning = self.meanings.get(value.replace("-", "_").lower())
         if meaning is None:
-            raise TermsError((Fault(self.value_column, value, ", ".join(self.meanings)),))
+            raise TermsError((Fault(self.value_column, shown(value), ", ".join(self.meanings)),))
         return {
             **meaning,
             "address": row.get(self.address, ""),

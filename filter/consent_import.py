@@ -22,7 +22,7 @@ from typing import IO, Any, Final, Self
 import orjson
 
 from .consent_build import Runs
-from .consent_formats import COLUMNS, EXPORTS, SHARED_COLUMNS, Export, Fault, TermsError, guess_channel
+from .consent_formats import COLUMNS, EXPORTS, SHARED_COLUMNS, Export, Fault, TermsError, guess_channel, shown
 from .consent_rows import BadRowError, RowReader, read_event
 from .consent_store import Applied, ConsentStore
 from .errors import ConsentDataError, InputError, Problem
@@ -240,7 +240,7 @@ def _check_header(path: Path, header: list[str], export: Export | None) -> None:
     for what, names in (("misses", missing), ("has unknown", unknown), ("repeats", twice)):
         if names:
             allowed = f"; allowed are {', '.join(COLUMNS)}" if what == "has unknown" else ""
-            raise InputError(f"{path}: header {what} column {', '.join(names)}{allowed}")
+            raise InputError(f"{path}: header {what} column {shown(', '.join(names))}{allowed}")
 
 
 def _csv_records(file: IO[bytes]) -> _Rows:

@@ -22,6 +22,7 @@ from .consent_formats import (
     instant,
     number,
     read_terms,
+    shown,
 )
 from .errors import AddressError, ConsentDataError, InputError
 from .evidence import OPT_OUTS, ConsentEvent, EventKind, Invalidity, validate
@@ -150,14 +151,14 @@ class RowReader:
         try:
             made = instant(row[self._time]) if self._time >= 0 else 0
         except ValueError as error:
-            faults.append(Fault("event_time", row[self._time], str(error)))
+            faults.append(Fault("event_time", shown(row[self._time]), str(error)))
         for name, position in self._own:
             text = row[position]
             if text and (text := text.strip()):
                 try:
                     own.append(_read_one(name, text))
                 except (ValueError, ConsentDataError) as error:
-                    faults.append(Fault(name, text, _allowed(error)))
+                    faults.append(Fault(name, shown(text), _allowed(error)))
         return made, own, faults
 
     def _number(self, known: _Known, layout: Layout, narrow: bytes, own: list[_Own]) -> bytes:
@@ -189,7 +190,7 @@ def read_event(values: Mapping[str, str], received_at: int) -> tuple[Terms, Cons
             try:
                 given[name] = instant(text) if name == "event_time" else _read_one(name, text)[3]
             except (ValueError, ConsentDataError) as error:
-                faults.append(Fault(name, text, _allowed(error)))
+                faults.append(Fault(name, shown(text), _allowed(error)))
     if faults:
         raise TermsError(tuple(faults))
     return terms, ConsentEvent(terms.capture, received_at=received_at, **given)

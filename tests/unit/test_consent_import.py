@@ -252,6 +252,18 @@ def test_malformed_json_line_is_rejected(store, tmp_path, line):
     assert (import_file(store, path, now=NOW).rejected, store.stats().records) == (1, 0)
 
 
+@pytest.mark.parametrize(("kind", "taken"), [("object", True), ("grant", False), ("block", True)])
+def test_octets_that_are_no_text(store, tmp_path, kind, taken):
+    """Bytes that are no UTF-8 in any column reject a grant; an opt-out or block is taken without that value."""
+    path = tmp_path / "records.csv"
+    path.write_bytes(
+        b"address,kind,channel,source,evidence_ref,brand\njo@shop.example,%s,email,\xff,\xfe,\xfd\n" % kind.encode()
+    )
+    report = import_file(store, path, now=NOW)
+    assert (report.imported, report.repaired) == (taken, int(taken))
+    assert all(problem.value.isprintable() for problem in report.problems)
+
+
 def test_too_many_different_terms_are_refused(store, save, monkeypatch):
     """Per-person values in a shared column would fill the memory of every reader; the error names the column."""
     monkeypatch.setattr("filter.consent_rows.MAX_TERMS", 10)
