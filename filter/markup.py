@@ -188,7 +188,7 @@ class _Reader:
         else:
             self.first = node
             self.texts.append(text)
-            self.tags.append(_LINK if linked else _PARAGRAPH if breaks else block[0])
+            self.tags.append(_LINK if linked else _PARAGRAPH if growing and breaks else block[0])
         self._place_link(linked=linked)
         return True
 

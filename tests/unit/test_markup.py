@@ -58,6 +58,7 @@ def test_text_is_read_as_it_is_seen(html, expected):
         ("<h1>Title</h1>text", [(K.HEADING, "Title"), (K.PARAGRAPH, "text")]),
         ("<h2></h2>text", [(K.PARAGRAPH, "text")]),
         ("<td>x</td><table><tr><td>a</td><td>1</td></tr></table>", [(K.PARAGRAPH, "x"), (K.CELL, "a"), (K.CELL, "1")]),
+        ("<table><tr><td><br><a name=t></a>a</td><td>1</td></tr></table>", [(K.CELL, "a"), (K.CELL, "1")]),
         ("<table><tr><td>alone</td><td> </td></tr></table>", [(K.PARAGRAPH, "alone")]),
         ("<p><a href='https://x.example'>Go <b>now</b></a></p>", [(K.BUTTON, "Go now")]),
         ("<p>Please <a href='https://x.example'>go</a></p>", [(K.PARAGRAPH, "Please go")]),
