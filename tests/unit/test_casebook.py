@@ -10,6 +10,7 @@ from filter.classify import Classification, Classifier
 from filter.labels import Label, SegmentLabel
 from filter.message import Message, message_from_json, message_from_text
 from filter.rule_files import load_rules
+from filter.rules import check_examples
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -101,6 +102,11 @@ def test_evidence_is_cited_and_quoted(case, classifier):
         assert message.segments[e.segment].text[e.start : e.end] == e.text
 
 
+def test_every_shipped_rule_keeps_its_examples(classifier):
+    """Each rule of the shipped set matches its own `match` sentences and none of its near misses."""
+    assert check_examples(classifier.rules) == []
+
+
 def test_casebook_is_the_shared_one(shared):
     """The copy that ships with the tests says what the shared casebook says."""
     assert _cases(shared / "corpus" / "casebook.jsonl") == CASES
@@ -135,14 +141,14 @@ def test_innocent_words_hide_no_offer(offer, classifier):
 
 
 def test_first_look_holds_its_floor(classifier):
-    """On our own messages across industries the rules miss at most 5 promotions and suspect at most 3 service mails.
+    """On our own messages across industries the rules miss at most 5 promotions and suspect at most 3 other mails.
 
-    Measured: 2 missed of 82, 1 suspected of 99. The rules were improved with these messages, so this guards what was
+    Measured: 2 missed of 99, 1 suspected of 122. The rules were improved with these messages, so this guards what was
     reached; it does not estimate how they do on new mail.
     """
     outcomes = Counter(
         (Label(case["label"]).promotional, classifier.classify(_message(case)).label.promotional) for case in LOOKS
     )
-    assert outcomes[True, True] + outcomes[True, False] == 82
+    assert outcomes[True, True] + outcomes[True, False] == 99
     assert outcomes[True, False] <= 5
     assert outcomes[False, True] <= 3
