@@ -77,6 +77,9 @@ def _structured(lines: list[str]) -> Iterator[tuple[SegmentKind, str]]:
     """Join lines of one sort to paragraphs; a reply's head makes the rest quoted, a signature mark makes it footer."""
     last, held, rest = _TEXT, list[str](), SegmentKind.PARAGRAPH
     for line in lines:
+        if last == _TEXT and line[:1].isalpha() and line[0] not in "Oo":  # most lines: text that goes on
+            held.append(line)
+            continue
         sort = _sort(line)
         if held and (sort != last or sort == _HEAD or _LIST_ITEM.match(line)):
             yield (SegmentKind.QUOTED if last == _QUOTE else rest), " ".join(held)

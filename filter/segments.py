@@ -104,9 +104,10 @@ _INVISIBLE_SET = (
 _INVISIBLE = re.compile(f"[{_INVISIBLE_SET}]+")
 # Letters that only look different: mathematical bold and italic, full width, circled. Read as the plain letter.
 _STYLED = re.compile("[\uff01-\uff5e\u24b6-\u24e9\U0001d400-\U0001d7ff\U0001f130-\U0001f149]+")
-# Single letters with something invisible between each: no language hyphenates like that; and overridden direction.
+# Single letters with something invisible around each: no language hyphenates like that.
+_SPLIT_WORD = re.compile(f"[{_INVISIBLE_SET}][A-Za-z][{_INVISIBLE_SET}]+[A-Za-z]")
+_TURNED = ("\u202d", "\u202e")  # text shown in the other direction
 _MANY_MARKS = re.compile(r"[^\w\s\x00-\x7f]{31}")
-_SPLIT_WORD = re.compile(f"[A-Za-z](?:[{_INVISIBLE_SET}]+[A-Za-z]){{2}}|[\u202d\u202e]")
 
 
 @cache
@@ -140,7 +141,11 @@ def clean_all(texts: Sequence[str]) -> tuple[list[str], bool]:
         if "  " not in whole and "| " not in whole and " |" not in whole and whole == whole.strip():
             return list(texts), False
         return list(map(_single_spaces, texts)), False
-    return list(map(clean, texts)), not whole.isascii() and _SPLIT_WORD.search(whole) is not None
+    return list(map(clean, texts)), not whole.isascii() and _is_obfuscated(whole)
+
+
+def _is_obfuscated(text: str) -> bool:
+    return any(map(text.__contains__, _TURNED)) or _SPLIT_WORD.search(text) is not None
 
 
 def _single_spaces(text: str) -> str:

@@ -19,6 +19,15 @@ _MARK_ATTRIBUTE = f" {MARK}=1 ".encode()
 _MAX_MARKS = 1_000
 _MAX_CLASSES = 16
 _MAX_RULES = 2_000
+_HINTS = (
+    "none",
+    "hidden",
+    "collapse",
+    "opacity",
+    "transparent",
+    ":-",
+    ": -",
+)  # a rule without any of them hides nothing
 _MAX_SHEET = 65_536
 _MAX_CLIMB = 64
 
@@ -96,7 +105,7 @@ def hiding_classes(html: bytes) -> list[str]:
     )
     found: dict[str, None] = {}
     for selector, body in islice(rules, _MAX_RULES):
-        if hides(declarations(body)):
+        if any(map(body.lower().__contains__, _HINTS)) and hides(declarations(body)):
             names = map(_CLASS.match, map(str.strip, selector.lower().split(",")))
             found.update((name[1], None) for name in names if name)
     return list(found)[:_MAX_CLASSES]
