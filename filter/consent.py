@@ -166,8 +166,11 @@ def resolve(events: Iterable[ConsentEvent], scope: Scope, at: int, *, max_age: i
     `max_age` is the operator's limit on the age of consent and soft opt-in for this topic, in milliseconds (0: none).
     """
     listed = tuple(events)
-    if len(listed) == 1:
-        return _answer_alone(_consider(listed[0], scope, at, max_age))
+    if len(listed) == 1:  # most look-ups by far
+        item = _consider(listed[0], scope, at, max_age)
+        if item[1] is _RELIED_ON:
+            return _new(ConsentAnswer, (_STATES[item[0][0].kind], item[0], (), None, (item,)))
+        return _answer((item,))
     if not listed:
         return NO_RECORD
     return _answer(_weigh([_consider(event, scope, at, max_age) for event in _in_order(listed)]))
@@ -186,7 +189,17 @@ def _by_time(event: ConsentEvent) -> tuple[int, int, str]:
 
 def _consider(event: ConsentEvent, scope: Scope, at: int, max_age: int) -> Considered:
     """The outcome of one event on its own; `_weigh` then sets events against each other."""
-    capture = event.capture
+    capture, ident, made, received, _, _, _, _, _, expires_at, _ = event
+    if (
+        capture.plain
+        and capture.scope == scope
+        and ident
+        and 0 < made <= at
+        and made <= received
+        and not expires_at
+        and (not max_age or at < made + max_age)
+    ):
+        return _new(Considered, (event, _RELIED_ON, ()))  # what all that follows comes to for an ordinary grant
     faults: tuple[Invalidity, ...] = ()
     if capture.scope != scope and not _covers(capture, scope):
         outcome = _OTHER_SCOPE
@@ -289,13 +302,6 @@ def _is_opt_out(item: Considered) -> bool:
 def _strength(item: Considered) -> tuple[int, int, int, str]:
     event = item.event
     return _STRENGTH[event.kind], event.event_time, event.source_seq, event.id
-
-
-def _answer_alone(item: Considered) -> ConsentAnswer:
-    """The answer when there is one event: most look-ups by far, so the common outcome comes first."""
-    if item.outcome is _RELIED_ON:
-        return _new(ConsentAnswer, (_STATES[item.event.capture.kind], item.event, (), None, (item,)))
-    return _answer((item,))
 
 
 def _answer(considered: tuple[Considered, ...]) -> ConsentAnswer:

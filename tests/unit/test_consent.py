@@ -355,6 +355,16 @@ def test_no_import_ever_lifts_an_opt_out(recorded, imported, origin):
         assert after.blocked
 
 
+@given(moments | st.just(0), moments | st.just(0), st.integers(0, 9), st.sampled_from(["", "a"]), st.just(0) | moments)
+def test_far_end_is_no_end(made, received, max_age, ident, expires_at):
+    """Being told "for ten thousand years" and being told nothing give the same state, whatever the times."""
+    told, untold = (
+        ConsentEvent(event(EventKind.GRANT, told_duration=length).capture, ident, made, received, expires_at=expires_at)
+        for length in (3_650_000 * DAY, 0)
+    )
+    assert state(told, max_age=max_age) is state(untold, max_age=max_age)
+
+
 @given(st.lists(events(), max_size=5), events())
 def test_further_opt_outs_only_restrict(listed, further):
     """Adding an opt-out never turns an objection into anything else, nor any state but its own into permission."""
