@@ -77,12 +77,13 @@ def _structured(lines: list[str]) -> Iterator[tuple[SegmentKind, str]]:
     """Join lines of one sort to paragraphs; a reply's head makes the rest quoted, a signature mark makes it footer."""
     last, held, rest = _TEXT, list[str](), SegmentKind.PARAGRAPH
     for line in lines:
-        if last == _TEXT and line[:1].isalpha() and line[0] not in "Oo":  # most lines: text that goes on
+        head = line.lstrip()[:1]
+        if last == _TEXT and head.isalpha() and head not in "Oo":  # most lines: text that goes on
             held.append(line)
             continue
         sort = _sort(line)
         if held and (sort != last or sort == _HEAD or _LIST_ITEM.match(line)):
-            yield (SegmentKind.QUOTED if last == _QUOTE else rest), " ".join(held)
+            yield _joined(held, last, rest)
             held = []
         last = sort
         if sort == _HEAD:
@@ -92,18 +93,28 @@ def _structured(lines: list[str]) -> Iterator[tuple[SegmentKind, str]]:
         if sort not in (_SIGN, _BLANK):
             held.append(line.lstrip("> ") if sort == _QUOTE else line)
     if held:
-        yield (SegmentKind.QUOTED if last == _QUOTE else rest), " ".join(held)
+        yield _joined(held, last, rest)
+
+
+def _joined(lines: list[str], sort: int, rest: SegmentKind) -> tuple[SegmentKind, str]:
+    """The lines as one paragraph; what offers something is no footer, wherever it stands."""
+    text = " ".join(lines)
+    if sort == _QUOTE:
+        return SegmentKind.QUOTED, text
+    return (SegmentKind.PARAGRAPH if rest == SegmentKind.FOOTER and _offers(text.lower()) else rest), text
 
 
 def _sort(line: str) -> int:
     """What a line is; rulers count as blank."""
+    if not line or line.isspace():
+        return _BLANK
     if line.startswith(">"):
         return _QUOTE
     if line in _SIGNATURES:
         return _SIGN
     if line.startswith(("-", "O", "o", "_")) and _QUOTE_HEAD.match(line[:300]):
         return _HEAD
-    return _BLANK if not line or _RULER.fullmatch(line[:_LONGEST_RULER]) else _TEXT
+    return _BLANK if _RULER.fullmatch(line[:_LONGEST_RULER]) else _TEXT
 
 
 def footer_start(texts: Sequence[str], kinds: Sequence[SegmentKind]) -> int:

@@ -120,6 +120,15 @@ def test_promotion_does_not_pass_for_footer(hiding):
     assert (K.PARAGRAPH, hiding) in said(message)
 
 
+def test_promotion_below_a_signature_mark_is_judged():
+    """An offer after "-- " stays a paragraph."""
+    assert said(plain("text\n-- \nAnn\n\nSave 20% now")) == [
+        (K.PARAGRAPH, "text"),
+        (K.FOOTER, "Ann"),
+        (K.PARAGRAPH, "Save 20% now"),
+    ]
+
+
 def test_hidden_preheader_comes_first():
     """Hidden text before the page is the preheader, its padding is no defect, and it is marked hidden."""
     message = page("<div style='display:none'>Your bill&zwnj;&nbsp;&zwnj;&nbsp;&zwnj;</div><p>Dear Al</p>")
