@@ -17,7 +17,7 @@ MAX_ATTRIBUTES = 256
 """Attributes of one tag."""
 MAX_ROOT_TAGS = 16
 """`<html>` and `<body>` tags of one page."""
-MAX_TAGS = 15_000
+MAX_TAGS = 10_000
 """Tags of one page; what follows is not read."""
 
 _SMALL = 16_384

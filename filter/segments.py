@@ -122,7 +122,9 @@ def clean(text: str) -> str:
     text = _single_spaces(text)
     if _is_plain(text):
         return text
-    text = _STYLED.sub(_plain_letters, _INVISIBLE.sub("", text))
+    text = _INVISIBLE.sub("", text)
+    if not text.isascii():
+        text = _STYLED.sub(_plain_letters, text)
     if _MANY_MARKS.search(text):
         text = _excess_marks().sub(r"\1", text)
     if not unicodedata.is_normalized("NFC", text):
