@@ -65,9 +65,7 @@ def measure_lookups(store: ConsentStore, records: int, lookups: int) -> None:
             state = store.lookup(one, scope, NOW).state
             states[state] = states.get(state, 0) + 1
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        print(
-            f"look-ups ({attempt}):   {lookups / wall:12,.0f} a second ({lookups / cpu:,.0f} per second of processor time)"
-        )
+        print(f"look-ups ({attempt}):   {lookups / wall:12,.0f} a second ({lookups / cpu:,.0f} a second of processor)")
     print(f"states:            {states}")
 
 
@@ -88,7 +86,7 @@ def main() -> None:
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
             assert report.accepted == options.records, report
             print(
-                f"load:              {options.records / wall:12,.0f} records a second ({wall:.1f} s; {cpu:.1f} s of processor)"
+                f"load:              {options.records / wall:12,.0f} a second ({wall:.1f} s; {cpu:.1f} s of processor)"
             )
             stats = store.stats()
             print(f"on disk:           {stats.octets / stats.records:12.1f} octets a record ({stats.octets:,})")
