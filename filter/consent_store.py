@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from time import monotonic
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, NamedTuple, Self
@@ -104,7 +105,8 @@ class ConsentStore:
         self._max_age = dict(max_age)
         self._any_age = self._max_age.get(ANY, 0)
         self._stale_after = stale_after
-        self._seen = (0, 0)
+        self._looking = Lock()
+        self._name = ""
         if not readonly:
             self._create()
         self._look()
@@ -251,20 +253,20 @@ class ConsentStore:
                 self._switch_to(path)
 
     def _look(self) -> ConsentIndex:
-        """Open the file that CURRENT names, if it is another than the one we have."""
-        self._next_look = monotonic() + REFRESH_EVERY
-        pointer = self.directory / "CURRENT"
-        try:
-            found = pointer.stat()
-            seen = found.st_ino, found.st_mtime_ns
-            if seen != self._seen:
-                path = self.directory / pointer.read_text("ascii").strip()
+        """The index that CURRENT names, opened if it is another than the one we have."""
+        with self._looking:  # LMDB allows one opening per file and process
+            self._next_look = monotonic() + REFRESH_EVERY
+            try:
+                name = (self.directory / "CURRENT").read_text("ascii").strip()
+            except FileNotFoundError as error:
+                raise ConsentDataError(
+                    f"{self.directory}: no consent index there; import consent data first"
+                ) from error
+            if name != self._name:
                 # The old file is not closed here: a look-up in another thread may be using it; it goes with that.
-                self._index = ConsentIndex(path, self.keyer.key_id, readonly=self._readonly)
-                self._seen = seen
-        except FileNotFoundError as error:
-            raise ConsentDataError(f"{self.directory}: no consent index there; import consent data first") from error
-        return self._index
+                self._index = ConsentIndex(self.directory / name, self.keyer.key_id, readonly=self._readonly)
+                self._name = name
+            return self._index
 
     @contextmanager
     def _writing(self) -> Iterator[ConsentIndex]:

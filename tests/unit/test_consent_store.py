@@ -2,6 +2,7 @@
 
 import multiprocessing
 import random
+from concurrent.futures import ThreadPoolExecutor
 
 import lmdb
 import pytest
@@ -425,3 +426,16 @@ def test_order_of_arrival_changes_no_state(tmp_path_factory, acts, chance):
                 record(store, "jo@shop.example", one)
             answers.append(store.lookup("jo@shop.example", SCOPE, NOW))
     assert answers[0] == answers[1] == resolve(events, SCOPE, NOW)
+
+
+def test_threads_share_a_store_across_a_rebuild(tmp_path, monkeypatch):
+    """Look-ups in several threads go on, all with the right answer, while the index file is replaced under them."""
+    monkeypatch.setattr(consent_store, "REBUILD_FROM", 1)
+    monkeypatch.setattr(consent_store, "REFRESH_EVERY", 0.0)
+    with ConsentStore(tmp_path, KEYER, readonly=False) as store:
+        record(store, "jo@shop.example", event(OBJECT))
+        with ThreadPoolExecutor(4) as pool:
+            looks = [pool.submit(state, store, "jo@shop.example") for _ in range(300)]
+            for number in range(5):
+                _load(store, [Entry(KEYER.subject(f"p{number}@x.example", Channel.EMAIL), event())])
+        assert {look.result() for look in looks} == {ConsentState.OBJECTED}
