@@ -74,6 +74,7 @@ class ConsentIndex:
             self._meta = self.env.open_db(b"meta", create=create)
         except lmdb.Error as error:
             raise ConsentDataError(f"{path}: consent index cannot be opened: {error}") from error
+        self._check_size()
         if create:
             self.write(lambda txn: self._stamp(txn, key_id))
         self._check_stamp(key_id)
@@ -89,15 +90,18 @@ class ConsentIndex:
 
     def events(self, subject: Subject) -> Sequence[ConsentEvent]:
         """The events that concern an address, as of the newest commit."""
-        txn = self.begin()
-        value = txn.get(subject.wide)
-        if value is None:
-            return ()
         try:
-            return self.templates.events(value, subject)
-        except UnknownTemplateError:
-            self.load_templates(txn)
-            return self.templates.events(value, subject)
+            txn = self.begin()
+            value = txn.get(subject.wide)
+            if value is None:
+                return ()
+            try:
+                return self.templates.events(value, subject)
+            except UnknownTemplateError:
+                self.load_templates(txn)
+                return self.templates.events(value, subject)
+        except lmdb.Error as error:
+            raise ConsentDataError(f"{self.path}: consent index cannot be read: {error}") from error
 
     def records(self, txn: Any, wide: bytes, value: bytes | None) -> list[Record]:
         """Decode a value read in `txn`, whichever spelling its records concern."""
@@ -217,6 +221,12 @@ class ConsentIndex:
         if txn.get(b"schema", db=self._meta) is None:
             self.put_meta(txn, "schema", SCHEMA)
             self.put_meta(txn, "key_id", key_id)
+
+    def _check_size(self) -> None:
+        """Refuse a file cut short: reading beyond its end through the memory map would kill the process."""
+        wanted = (self.env.info()["last_pgno"] + 1) * self.env.stat()["psize"]
+        if (there := self.path.stat().st_size) < wanted:
+            raise ConsentDataError(f"{self.path}: consent index is cut short: {there} of {wanted} octets; restore it")
 
     def _check_stamp(self, key_id: str) -> None:
         txn = self.begin()

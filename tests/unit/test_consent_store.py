@@ -249,6 +249,17 @@ def test_damage_is_an_error(tmp_path, change):
         store.lookup("jo@shop.example", SCOPE, NOW)
 
 
+def test_file_cut_short_is_refused(tmp_path):
+    """An index file that lost its end is refused at opening, before anything reads past it."""
+    with ConsentStore(tmp_path, KEYER, readonly=False) as store:
+        store.apply(Entry(KEYER.subject(f"p{n}@x.example", Channel.EMAIL), event()) for n in range(500))
+    path = tmp_path / "index-000001.lmdb"
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size - 8192)
+    with pytest.raises(ConsentDataError, match=r"cut short|cannot be opened"):
+        ConsentStore(tmp_path, KEYER)
+
+
 def test_full_map_grows(tmp_path, monkeypatch):
     """Writing more than the map holds enlarges it and loses nothing, in place and in a rebuild."""
     monkeypatch.setattr("filter.consent_index.FIRST_MAP", 64 << 10)
