@@ -133,7 +133,7 @@ class Template:
         """The identity of an event that came without one; short content is spelt out, longer content hashed."""
         name, body = identity(self, record)
         content = exact[:8] + name + body
-        return content.hex() if len(body) == _TIME else blake2b(content, digest_size=22).hexdigest()
+        return content.hex() if len(body) <= _KEY else blake2b(content, digest_size=22).hexdigest()
 
     def to_json(self) -> bytes:
         """The stored form."""

@@ -222,7 +222,8 @@ def validate(event: ConsentEvent) -> tuple[Invalidity, ...]:
         faults += (Invalidity.NO_TIME,)
     if capture.kind is _GRANT:
         return faults
-    return tuple(dict.fromkeys(faults + _own_faults(event)))
+    own = _own_faults(event)
+    return tuple(dict.fromkeys(faults + own)) if own else faults
 
 
 def _own_faults(event: ConsentEvent) -> tuple[Invalidity, ...]:
