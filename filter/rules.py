@@ -114,7 +114,7 @@ class RuleSet:
         self.database.scan(text, match_event_handler=lambda pattern, _start, end, _flags, _context: add((end, pattern)))
         found.sort()  # Hyperscan promises no order
         hits: list[Hit] = []
-        in_line: set[int] = set()
+        tried: set[int] = set()  # patterns seen in this line
         segment, start, stop = -1, 0, -1
         for end, pattern in found:
             # A match that runs to the end of its segment includes the opening of the next.
@@ -124,12 +124,12 @@ class RuleSet:
                 start = text.rfind(b"\n", 0, last) + 1
                 stop = text.find(b"\n", last)
                 segment += text.count(_OPENING_BYTE, opened, start + 1)
-                in_line = set()
-            if pattern in in_line:
+                tried = set()
+            if pattern in tried:
                 continue
+            tried.add(pattern)
             one = self.patterns[pattern]
             if one.settled or one.exact.search(text, start, stop + 2):
-                in_line.add(pattern)
                 hits.append(Hit(pattern, segment, start, stop))
         return hits
 
