@@ -172,7 +172,7 @@ def claimed_label(declared: str) -> Label | None:
 
 
 class _Sums(NamedTuple):
-    """Evidence in log-odds, by what it argues for; `innocence` is that of neutral rules."""
+    """Evidence in log-odds, by what it argues for (`_ARGUED`, in this order); `innocence` is that of neutral rules."""
 
     promotion: float
     innocence: float
@@ -196,11 +196,8 @@ class Classifier:
     def __init__(self, rules: RuleSet) -> None:
         self.rules = rules
         self._owner = [pattern.rule for pattern in rules.patterns]
-        weights = [rules.weight(number) for number in range(len(rules.rules))]
-        self._alone = [
-            _Sums(*(weight if rule.label is label else 0.0 for label in _ARGUED))
-            for rule, weight in zip(rules.rules, weights, strict=True)
-        ]
+        self._weight = [rules.weight(number) for number in range(len(rules.rules))]
+        self._column = [_ARGUED.index(rule.label) for rule in rules.rules]
         self._everywhere = [rule.kinds == _EVERY_KIND and rule.channels == _EVERY_CHANNEL for rule in rules.rules]
 
     def classify(self, message: Message) -> Classification:
@@ -260,7 +257,7 @@ class Classifier:
     def _judge(self, kind: SegmentKind, hits: tuple[Hit, ...]) -> Judgement:
         """Weigh one segment: promotion and ask sentence by sentence (a sentence is a line), the rest as a whole."""
         if len(hits) == 1:
-            whole = self._alone[self._owner[hits[0].pattern]]
+            whole = self._sums(hits)
             promotion, ask = whole.promotion, whole.ask
         else:
             sentences = [self._sums(sentence) for _, sentence in groupby(hits, key=_line_of)]
@@ -272,8 +269,10 @@ class Classifier:
 
     def _sums(self, hits: Iterable[Hit]) -> _Sums:
         """What some matches argue for, each rule once."""
-        rules = {self._owner[hit.pattern] for hit in hits}
-        return _Sums(*map(sum, zip(*(self._alone[rule] for rule in rules), strict=True)))
+        sums = [0.0] * len(_ARGUED)
+        for number in {self._owner[hit.pattern] for hit in hits}:
+            sums[self._column[number]] += self._weight[number]
+        return _Sums._make(sums)
 
     def _named(self, promotion: float, ask: float, survey: float, service: float, hits: tuple[Hit, ...]) -> Judgement:
         threshold = self.rules.weights.threshold
