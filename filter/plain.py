@@ -6,22 +6,26 @@ unsubscribe lines at the end is told apart conservatively, so that promotion can
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from .labels import SegmentKind
 
 MAX_LINES = 10_000
-"""Lines (or paragraphs) of one text that are told apart."""
+"""Marks of structure (blank lines, list items, quotations) of one text that are told apart."""
 
-_BLANK_LINES = re.compile(r"\n\s*\n")
-_QUOTE_HEAD = re.compile(
-    r"^(?:-{2,}\s*(?:original message|forwarded message|original-nachricht)|on\b.{4,200}\bwrote:\s*$)",
-    re.IGNORECASE,
+# Every line that is more than text that goes on. Each begins with its line end, which the engine finds by `memchr`.
+_MARK = re.compile(
+    r"""\n(?:
+        (?P<quote>  >[^\n]*+(?:\n>[^\n]*+)*+ )
+      | (?P<sign>   --[ ]?(?=\n) )
+      | (?P<head>   (?i: -{2,}+[^\S\n]*+(?:original\ message|forwarded\ message|original-nachricht)[^\n]*+
+                       | on\b.{4,200}\bwrote:[^\S\n]*+(?=\n) ))
+      | [^\S\n]*+(?:
+            (?P<blank> (?=\n) | (?:[-=_*~\#+.]++[^\S\n]*+)++(?=\n) )
+          | (?P<item>  (?:[-*\u2022\u00b7+]|\d{1,2}[.)])[^\S\n]+\S ) )
+    )""",
+    re.VERBOSE,
 )
-_STRUCTURE = re.compile(r"^[ \t]*(?:[^\w\s]|_|on\b|\d{1,2}[.)])", re.IGNORECASE | re.MULTILINE)
-_SIGNATURES = frozenset({"-- ", "--"})
-_LONGEST_RULER = 400
-_RULER = re.compile(r"[-=_*~#+.\s]+")
-_LIST_ITEM = re.compile(r"\s*(?:[-*\u2022\u00b7+]|\d{1,2}[.)])\s+\S")
 
 _FOOTER_TAIL = 40
 _FOOTER_LONGEST = 900
@@ -61,60 +65,32 @@ _MARKS = ".,;:()\"'-|*?"
 def paragraphs(text: str) -> Iterator[tuple[SegmentKind, str]]:
     """The paragraphs of a plain text in order, each with its kind: paragraph, quoted or footer (after "-- ").
 
-    Structure is looked for in the first `MAX_LINES` lines; what follows is one paragraph.
+    Lines of text are joined until something marks a new start: a blank line or ruler, a list item, a quoted line, the
+    head of a reply (all below it is quoted) or a signature mark (all below it is footer, unless it offers something).
+    After `MAX_LINES` such marks, what follows is one paragraph.
     """
-    text = text.replace("\r\n", "\n").replace("\r", "\n").strip()
-    if _STRUCTURE.search(text):
-        yield from _structured(text.split("\n", MAX_LINES))
-    else:
-        yield from ((SegmentKind.PARAGRAPH, block) for block in _BLANK_LINES.split(text, MAX_LINES) if block)
-
-
-_TEXT, _QUOTE, _HEAD, _SIGN, _BLANK = range(5)
-
-
-def _structured(lines: list[str]) -> Iterator[tuple[SegmentKind, str]]:
-    """Join lines of one sort to paragraphs; a reply's head makes the rest quoted, a signature mark makes it footer."""
-    last, held, rest = _TEXT, list[str](), SegmentKind.PARAGRAPH
-    for line in lines:
-        head = line.lstrip()[:1]
-        if last == _TEXT and head.isalpha() and head not in "Oo":  # most lines: text that goes on
-            held.append(line)
-            continue
-        sort = _sort(line)
-        if held and (sort != last or sort == _HEAD or _LIST_ITEM.match(line)):
-            yield _joined(held, last, rest)
-            held = []
-        last = sort
-        if sort == _HEAD:
+    text = "\n" + text.replace("\r\n", "\n").replace("\r", "\n").strip() + "\n"
+    rest, start = SegmentKind.PARAGRAPH, 0
+    for mark in islice(_MARK.finditer(text), MAX_LINES):
+        if run := text[start : mark.start()]:
+            yield _kind(run, rest), run
+        sort, start = mark.lastgroup, mark.end()
+        if sort == "item":
+            start = mark.start()
+        elif sort == "quote":
+            yield SegmentKind.QUOTED, " ".join([line.lstrip("> ") for line in mark[0].split("\n")])
+        elif sort == "head":
             rest = SegmentKind.QUOTED
-        elif sort == _SIGN and rest != SegmentKind.QUOTED:
+            yield rest, mark[0]
+        elif sort == "sign" and rest != SegmentKind.QUOTED:
             rest = SegmentKind.FOOTER
-        if sort not in (_SIGN, _BLANK):
-            held.append(line.lstrip("> ") if sort == _QUOTE else line)
-    if held:
-        yield _joined(held, last, rest)
+    if run := text[start:-1]:
+        yield _kind(run, rest), run
 
 
-def _joined(lines: list[str], sort: int, rest: SegmentKind) -> tuple[SegmentKind, str]:
-    """The lines as one paragraph; what offers something is no footer, wherever it stands."""
-    text = " ".join(lines)
-    if sort == _QUOTE:
-        return SegmentKind.QUOTED, text
-    return (SegmentKind.PARAGRAPH if rest == SegmentKind.FOOTER and _offers(text.lower()) else rest), text
-
-
-def _sort(line: str) -> int:
-    """What a line is; rulers count as blank."""
-    if not line or line.isspace():
-        return _BLANK
-    if line.startswith(">"):
-        return _QUOTE
-    if line in _SIGNATURES:
-        return _SIGN
-    if line.startswith(("-", "O", "o", "_")) and _QUOTE_HEAD.match(line[:300]):
-        return _HEAD
-    return _BLANK if _RULER.fullmatch(line[:_LONGEST_RULER]) else _TEXT
+def _kind(text: str, rest: SegmentKind) -> SegmentKind:
+    """`rest`, but what offers something is no footer, wherever it stands."""
+    return SegmentKind.PARAGRAPH if rest == SegmentKind.FOOTER and _offers(text.lower()) else rest
 
 
 def footer_start(texts: Sequence[str], kinds: Sequence[SegmentKind]) -> int:
