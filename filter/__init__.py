@@ -1,3 +1,3 @@
-"""consentry: judges outbound messages by their content and lets each recipient's copy through, holds it or diverts it."""
+"""consentry: judges outbound messages by content and relays, holds or diverts each recipient's copy."""
 
 __version__ = "0.1.0"
