@@ -150,8 +150,9 @@ def _table(judged: list[tuple[str, Classification]]) -> Table:
         table.add_column(heading, no_wrap=heading != "because of")
     for name, classification in judged:
         style = "bold red" if classification.label.promotional else "green"
-        rules = classification.decisive_rules
-        words = [f'"{e.text}"' for rule in rules[:3] for e in classification.evidence if e.rule == rule][:3]
+        decisive = {rule: place for place, rule in enumerate(classification.decisive_rules)}
+        telling = sorted((e for e in classification.evidence if e.rule in decisive), key=lambda e: decisive[e.rule])
+        words = list({e.text.lower(): f'"{e.text}"' for e in telling}.values())[:3]
         table.add_row(
             visible(name),
             visible(classification.label, style),

@@ -167,7 +167,8 @@ def _print_account(address: str, account: Account) -> None:
         )
     law = load_law()
     for scope, answer in account.answers:
-        console.out.print(visible(f"\n{scope.channel} from {scope.controller} / {scope.brand} / {scope.topic}", "bold"))
+        console.out.print()
+        console.out.print(visible(f"{scope.channel} from {scope.controller} / {scope.brand} / {scope.topic}", "bold"))
         console.out.print(*consent_lines(answer, law), sep="\n")
 
 
