@@ -13,9 +13,10 @@ from .labels import SegmentKind
 MAX_LINES = 10_000
 """Marks of structure (blank lines, list items, quotations) of one text that are told apart."""
 
-# Every line that is more than text that goes on. Each begins with its line end, which the engine finds by `memchr`.
+# Every line that is more than text that goes on. Each begins with its line end, which the engine finds by `memchr`, and
+# the first character behind it already tells most lines of text.
 _MARK = re.compile(
-    r"""\n(?:
+    r"""\n(?=[ ]*+[-\s>=_*~\#+.\u2022\u00b7\doO])(?:
         (?P<quote>  >[^\n]*+(?:\n>[^\n]*+)*+ )
       | (?P<sign>   --[ ]?(?=\n) )
       | (?P<head>   (?i: -{2,}+[^\S\n]*+(?:original\ message|forwarded\ message|original-nachricht)[^\n]*+
@@ -32,7 +33,7 @@ _FOOTER_LONGEST = 900
 _FOOTER_SHORT = 60
 _FOOTER_WORDS = (
     *("unsubscribe", "opt out", "opt-out", "registered office", "registered in england", "registered in scotland"),
-    *("company number", "company no", "registered number", "vat number", "vat reg", "privacy policy", "privacy notice"),
+    *("company number", "company no", "registered number", "vat number", "vat reg"),
     *(
         "you are receiving this",
         "you're receiving this",
@@ -99,26 +100,19 @@ def footer_start(texts: Sequence[str], kinds: Sequence[SegmentKind]) -> int:
     Walks back from the end over footer wording and short neutral lines between it, and stops at anything else: a long
     sentence, a figure with a currency sign, an offer word. Such a block stays what it is and is judged.
     """
-    start = position = len(texts)
-    lowest = max(0, position - _FOOTER_TAIL)
-    while position > lowest:
-        position -= 1
-        text = texts[position].lower()
-        if kinds[position] == SegmentKind.QUOTED:
+    start = len(texts)
+    for position in range(start - 1, max(0, start - _FOOTER_TAIL) - 1, -1):
+        if kinds[position] == SegmentKind.QUOTED or len(texts[position]) > _FOOTER_LONGEST:
             break
-        wording = is_footer_wording(text)
-        if not wording and (len(text) > _FOOTER_SHORT or kinds[position] == SegmentKind.HEADING or _offers(text)):
+        text = texts[position].lower()
+        wording = any(map(text.__contains__, _FOOTER_WORDS))
+        if not wording and (len(text) > _FOOTER_SHORT or kinds[position] == SegmentKind.HEADING):
+            break
+        if _offers(text):
             break
         if wording:
             start = position
     return start
-
-
-def is_footer_wording(text: str) -> bool:
-    """Whether a text (lower-case) reads like a footer line and offers nothing."""
-    if len(text) > _FOOTER_LONGEST or not any(map(text.__contains__, _FOOTER_WORDS)):
-        return False
-    return not _offers(text)
 
 
 def _offers(text: str) -> bool:
