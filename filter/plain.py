@@ -105,10 +105,10 @@ def footer_start(texts: Sequence[str], kinds: Sequence[SegmentKind]) -> int:
         if kinds[position] == SegmentKind.QUOTED or len(texts[position]) > _FOOTER_LONGEST:
             break
         text = texts[position].lower()
+        if _offers(text):
+            break
         wording = any(map(text.__contains__, _FOOTER_WORDS))
         if not wording and (len(text) > _FOOTER_SHORT or kinds[position] == SegmentKind.HEADING):
-            break
-        if _offers(text):
             break
         if wording:
             start = position
@@ -119,4 +119,6 @@ def _offers(text: str) -> bool:
     """Whether a text (lower-case) has a figure or word of an offer in it: too much for a footer."""
     if any(map(text.__contains__, _OFFER_SIGNS)):
         return True
+    if not any(map(text.__contains__, _OFFERING)):  # not even inside another word
+        return False
     return not _OFFERING.isdisjoint([word.strip(_MARKS) for word in text.split()])
