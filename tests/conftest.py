@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from filter.classify import Classifier
+from filter.rule_files import load_rules
+
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
 IN_CI = os.environ.get("CI") == "true"
@@ -32,6 +35,18 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("../shared is not there")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def rules_cache() -> Path:
+    """Where compiled rules are kept from run to run; entries are keyed by content."""
+    return ROOT / ".cache" / "consentry"
+
+
+@pytest.fixture(scope="session")
+def classifier(rules_cache: Path) -> Classifier:
+    """The shipped rules."""
+    return Classifier(load_rules(cache=rules_cache))
 
 
 def _reasons(config: pytest.Config) -> Counter[str]:

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from filter.classify import Classification, Classifier
+from filter.classify import Classification
 from filter.labels import Label, SegmentLabel
 from filter.message import Message, message_from_json, message_from_text
-from filter.rule_files import load_rules
 from filter.rules import check_examples
 
 DATA = Path(__file__).parents[1] / "data"
@@ -60,12 +59,6 @@ def _cases(path: Path) -> list[dict[str, str]]:
 
 CASES = _cases(DATA / "casebook.jsonl")
 LOOKS = _cases(DATA / "first-look.jsonl")
-
-
-@pytest.fixture(scope="module")
-def classifier() -> Classifier:
-    """The shipped rules, compiled."""
-    return Classifier(load_rules())
 
 
 def _message(case: dict[str, str]) -> Message:

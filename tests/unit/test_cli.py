@@ -22,9 +22,9 @@ Run = Callable[..., Result]
 
 
 @pytest.fixture
-def run(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run one command; the compiled rules are cached for the whole session."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+def run(rules_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run one command, with the tests' cache of compiled rules."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(rules_cache.parent))
     monkeypatch.delenv("CONSENTRY_CONFIG", raising=False)
 
     def invoke(*arguments: str | Path, stdin: bytes = b"") -> Result:
@@ -34,8 +34,10 @@ def run(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> Path:
-    """A configuration whose store is private to the test."""
+def config(tmp_path: Path, rules_cache: Path) -> Path:
+    """A configuration whose store is private to the test, but for the compiled rules."""
+    (tmp_path / "var").mkdir()
+    (tmp_path / "var" / "cache").symlink_to(rules_cache)
     file = tmp_path / "filter.toml"
     stream = '[[stream]]\ncontroller = "bank"\nbrand = "bank"\ntopic = "offers"\n'
     text = f'{stream}[store]\ndir = "var"\n[consent]\nstale_after = "9000d"\n'

@@ -8,12 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from filter.classify import Classifier
 from filter.config import load_config
 from filter.consent_formats import COLUMNS
 from filter.labels import Label
 from filter.message import Message, parse_message
-from filter.rule_files import load_rules
 
 DEMO = Path(__file__).parents[2] / "config" / "demo"
 EXPECTED = {
@@ -31,12 +29,6 @@ EXPECTED = {
     "12-usage-and-add-on": (Label.MIXED, True),
     "13-trade-sale": (Label.MARKETING, False),
 }
-
-
-@pytest.fixture(scope="module")
-def classifier() -> Classifier:
-    """The shipped rules, compiled."""
-    return Classifier(load_rules())
 
 
 def _message(name: str) -> Message:

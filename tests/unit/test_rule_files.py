@@ -74,9 +74,9 @@ def test_missing_and_unreadable_rules_are_errors(tmp_path: Path) -> None:
         read_rules([tmp_path / "empty"])
 
 
-def test_the_shipped_rules_are_sound(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_the_shipped_rules_are_sound(rules_cache: Path) -> None:
     """Every shipped rule compiles, keeps its own examples, and cites rules that the law file has."""
-    rules = load(cache=tmp_path_factory.getbasetemp() / "rules").rules
+    rules = load(cache=rules_cache).rules
     assert check_examples(rules) == []
     assert unknown_citations(rules.rules, load_law()) == []
     assert shipped_rules().is_dir()
