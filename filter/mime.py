@@ -27,7 +27,7 @@ MAX_PARTS = 1_000
 MAX_PASSES = 8
 """How often every octet may be looked at again for a nested structure, on average."""
 
-_HEADER_BLOCK = re.compile(rb"(?:(?!--)[!-9;-~]*[ \t]*:[^\n]*(?:\n|\Z)|[ \t][^\n]*(?:\n|\Z))*+")
+_HEADER = re.compile(rb"(?:(?!--)[!-9;-~]*[ \t]*:[^\n]*(?:\n|\Z)|[ \t][^\n]*(?:\n|\Z))*+(\r?\n)?")
 _FIELD = re.compile(rb"^([!-9;-~]+)[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)", re.MULTILINE)
 _BLANK_LINE = re.compile(rb"\n\r?\n")
 _PARAMETER = re.compile(r';\s*([^\s=;"]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"?|([^;\s"]*))')
@@ -115,11 +115,10 @@ class _Scanner:
         start = 0
         if self.octets.startswith((b"From ", b">From ")):
             start = self.octets.find(b"\n") + 1  # mbox separator
-        top = self._entity(_Place(start, len(self.octets)))
-        self._read(top)
+        fields = self._read(_Place(start, len(self.octets)))
         while self.waiting:
-            self._read(self._entity(self.waiting.pop()))
-        return Scan(self.octets, top.fields, self.parts, self.pictures, self.defects)
+            self._read(self.waiting.pop())
+        return Scan(self.octets, fields, self.parts, self.pictures, self.defects)
 
     def defect(self, code: DefectCode, detail: str = "") -> None:
         note(self.defects, Defect(code, detail))
@@ -135,23 +134,18 @@ class _Scanner:
 
     # -- headers
 
-    def _entity(self, place: _Place) -> _Entity:
-        fields, body = self._fields(place.start, place.end)
-        default = "message/rfc822" if place.digest else "text/plain"
-        media_type, parameters = parse_content_type(_first(fields, "content-type"), default)
-        return _Entity(fields, media_type, parameters, body, place)
-
     def _fields(self, start: int, stop: int) -> tuple[dict[str, list[bytes]], int]:
         """The header fields from `start` (lower-case name -> raw values) and the position of the body."""
         octets, limit = self.octets, min(stop, start + MAX_HEADER_BLOCK)
-        block = _HEADER_BLOCK.match(octets, start, limit)
-        end = block.end() if block else start
+        header = _HEADER.match(octets, start, limit)
+        end = header.end() if header else start
         fields: dict[str, list[bytes]] = {}
         for name, value in _FIELD.findall(octets, start, end):
             fields.setdefault(name.decode("ascii").lower(), []).append(value)
-        return fields, self._body_start(end, limit, stop)
+        return fields, end if header and header[1] else self._body_start(end, limit, stop)
 
     def _body_start(self, end: int, limit: int, stop: int) -> int:
+        """Where the body begins when no blank line was seen before `limit`."""
         octets = self.octets
         if end >= stop:
             return stop
@@ -168,14 +162,20 @@ class _Scanner:
 
     # -- structure
 
-    def _read(self, entity: _Entity) -> None:
-        kind, place = entity.media_type, entity.place
+    def _read(self, place: _Place) -> dict[str, list[bytes]]:
+        """Read the entity at a place: note what it holds and what is still to be read; its header fields."""
+        fields, body = self._fields(place.start, place.end)
+        kind, parameters = parse_content_type(
+            _first(fields, "content-type"), "message/rfc822" if place.digest else "text/plain"
+        )
+        entity = _Entity(fields, kind, parameters, body, place)
         if kind.startswith("multipart/"):
             self._multipart(entity)
-        elif kind in _MESSAGES and _encoding(entity.fields) in _IDENTITY and self._may_descend(entity):
-            self.waiting.append(_Place(entity.body, place.end, place.depth + 1, place.alternative, quoted=True))
+        elif kind in _MESSAGES and _encoding(fields) in _IDENTITY and self._may_descend(entity):
+            self.waiting.append(_Place(body, place.end, place.depth + 1, place.alternative, quoted=True))
         else:
             self._leaf(entity, kind)
+        return fields
 
     def _may_descend(self, entity: _Entity) -> bool:
         place = entity.place
@@ -261,7 +261,12 @@ def _first(fields: dict[str, list[bytes]], name: str) -> bytes:
 
 
 def _encoding(fields: dict[str, list[bytes]]) -> str:
-    words = _first(fields, "content-transfer-encoding").split(None, 1)
+    return _first_word(_first(fields, "content-transfer-encoding"))
+
+
+@lru_cache(maxsize=64)
+def _first_word(value: bytes) -> str:
+    words = value.split(None, 1)
     return words[0].decode("ascii", "replace").lower().rstrip(";") if words else ""
 
 
