@@ -56,6 +56,7 @@ DECLARING_HEADERS = (
     *("x-mc-metadata", "x-mc-tags", "x-smtpapi-category", "x-mailgun-tag", "x-pm-tag", "x-tag"),
 )
 """Fields in which senders claim what a message is; the first that is present becomes `Message.declared`."""
+_DECLARING = frozenset(DECLARING_HEADERS)
 
 _MAX_VALUE = 2_000
 _IMAGE_ONLY_WORDS = 5
@@ -144,11 +145,14 @@ class _Fields:
 
     def kept(self) -> Mapping[str, tuple[str, ...]]:
         names = [name for name in self._fields if name in KEPT_HEADERS or name.startswith("x-campaign")]
-        return MappingProxyType({name: tuple(clean(value)[:_MAX_VALUE] for value in self.all(name)) for name in names})
+        return MappingProxyType(
+            {name: tuple([clean(value)[:_MAX_VALUE] for value in self.all(name)]) for name in names}
+        )
 
     def declared(self) -> str:
-        present = (name for name in DECLARING_HEADERS if name in self._fields)
-        return self.one(next(present, ""))
+        if _DECLARING.isdisjoint(self._fields):
+            return ""
+        return self.one(next(name for name in DECLARING_HEADERS if name in self._fields))
 
 
 def _mailbox(value: bytes, defects: list[Defect]) -> tuple[str, str]:
@@ -247,9 +251,10 @@ class _Body:
 def _read_parts(scanned: Scan, body: _Body) -> None:
     """Read the text parts in order; a plain alternative to HTML comes last and adds only what the HTML does not say."""
     parts = [part for part in scanned.parts if not part.attached] or scanned.parts
-    for part in scanned.parts:
-        if part not in parts:
-            note(body.defects, Defect(DefectCode.ATTACHMENT, part.media_type))
+    if len(parts) < len(scanned.parts):
+        for part in scanned.parts:
+            if part.attached:
+                note(body.defects, Defect(DefectCode.ATTACHMENT, part.media_type))
     pages = {part.alternative for part in parts if part.alternative and part.media_type != "text/plain"}
     later: list[tuple[Part, str]] = []
     room = MAX_TEXT

@@ -130,7 +130,9 @@ class _Scanner:
         returns, pairs = raw.count(b"\r"), raw.count(b"\r\n")
         if raw.count(b"\n") != pairs or returns != pairs:
             self.defect(DefectCode.BARE_LINE_END)
-        return raw if returns == pairs else raw.replace(b"\r\n", b"\n").translate(_CR_TO_LF)
+        if returns == pairs:
+            return raw
+        return (raw.replace(b"\r\n", b"\n") if pairs else raw).translate(_CR_TO_LF)
 
     # -- headers
 

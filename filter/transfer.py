@@ -25,7 +25,9 @@ _MAX_RUNS = 1_000
 def decode_header(value: bytes, defects: list[Defect]) -> str:
     """A header value as a reader sees it: unfolded, encoded-words decoded (RFC 2047), surrounding space removed."""
     text = decode_octets(value, "", defects) if not value.isascii() else value.decode("ascii")
-    text = text.replace("\r", "").replace("\n", "").strip()
+    if "\n" in text or "\r" in text:
+        text = text.replace("\r", "").replace("\n", "")
+    text = text.strip()
     return "".join(_decoded_pieces(text, defects)) if "=?" in text else text
 
 
