@@ -22,9 +22,9 @@ Pure; raises nothing. Times are epoch milliseconds UTC.
 """
 
 from collections.abc import Iterable, Sequence
-from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Final
 
+from .answer import NO_RECORD, ConsentAnswer, ConsentState, Considered, Outcome, Ruling, UnknownBecause
 from .evidence import (
     ANY,
     BASES,
@@ -41,6 +41,7 @@ from .evidence import (
 __all__ = [
     "ANY",
     "BASES",
+    "NO_RECORD",
     "OPT_OUTS",
     "Capture",
     "ConsentAnswer",
@@ -51,33 +52,16 @@ __all__ = [
     "Grade",
     "Invalidity",
     "Outcome",
+    "Ruling",
     "Scope",
     "UnknownBecause",
     "resolve",
+    "rule",
     "validate",
 ]
 
 _ALWAYS: Final = 1 << 62  # later than any grant
-_new = tuple.__new__  # what a named tuple's own constructor calls, at a third of the time
 
-
-class ConsentState(StrEnum):
-    """What a recipient's records amount to (design section 2)."""
-
-    CONSENT = "consent"
-    SOFT_OPT_IN = "soft_opt_in"
-    SOLICITED = "solicited"
-    CORPORATE = "corporate"
-    OBJECTED = "objected"
-    UNKNOWN = "unknown"
-
-    @property
-    def letter(self) -> str:
-        """The one-letter name used in law.md and in tables: C S Q X O U."""
-        return _LETTERS[self]
-
-
-_LETTERS = dict(zip(ConsentState, "CSQXOU", strict=True))
 
 # Strongest first.
 _STATES: Final = {
@@ -90,36 +74,12 @@ _STATES: Final = {
 _STRENGTH: Final = {kind: rank for rank, kind in enumerate(reversed(_STATES))}
 
 
-class Outcome(StrEnum):
-    """What became of one event in an answer."""
-
-    RELIED_ON = "relied_on"
-    VALID = "valid"  # would do as well; a stronger or later one is relied on
-    OVERRULED = "overruled"  # a valid basis against an opt-out in force
-    EXPIRED = "expired"
-    PENDING = "pending"
-    INVALID = "invalid"
-    NOT_YET = "not_yet"
-    OTHER_SCOPE = "other_scope"
-    IN_FORCE = "in_force"  # an opt-out or block that counts, or a lift
-    LIFTED = "lifted"  # an opt-out or block that a later event ended
-
-
-class UnknownBecause(StrEnum):
-    """Why the state is `unknown`."""
-
-    NO_RECORD = "no_record"
-    EXPIRED = "expired"
-    PENDING = "pending"
-    INVALID = "invalid"
-
-
 # Member look-up on an enum class is slow enough to show in a look-up; the hot path uses these.
 _RELIED_ON, _VALID, _OVERRULED, _LIFTED = Outcome.RELIED_ON, Outcome.VALID, Outcome.OVERRULED, Outcome.LIFTED
 _IN_FORCE, _OTHER_SCOPE, _NOT_YET = Outcome.IN_FORCE, Outcome.OTHER_SCOPE, Outcome.NOT_YET
 _INVALID, _PENDING, _EXPIRED = Outcome.INVALID, Outcome.PENDING, Outcome.EXPIRED
 _GRANT, _CORPORATE, _SOLICITED = EventKind.GRANT, EventKind.CORPORATE, EventKind.SOLICITED
-_BLOCK, _LIFT = EventKind.BLOCK, EventKind.LIFT
+_BLOCK, _LIFT, _CHARITY = EventKind.BLOCK, EventKind.LIFT, EventKind.CHARITY_SOFT_OPT_IN
 _OBJECTED, _UNKNOWN = ConsentState.OBJECTED, ConsentState.UNKNOWN
 
 
@@ -130,34 +90,16 @@ _UNKNOWN_BECAUSE: Final = {
 }
 
 
-class Considered(NamedTuple):
-    """One event on record, what became of it, and why it is invalid if it is."""
-
-    event: ConsentEvent
-    outcome: Outcome
-    faults: tuple[Invalidity, ...] = ()
-
-
-class ConsentAnswer(NamedTuple):
-    """The state, the event it rests on (the basis, or the opt-out), and the account of every event on record.
-
-    `reasons` holds codes: for `objected` the kinds in force (`EventKind`), for `unknown` `UnknownBecause` followed by
-    the `Invalidity` codes, otherwise nothing. `block` is a block in force on the address; it goes before the state.
-    """
-
-    state: ConsentState
-    relied_on: ConsentEvent | None
-    reasons: tuple[EventKind | UnknownBecause | Invalidity, ...]
-    block: ConsentEvent | None
-    considered: tuple[Considered, ...]
-
-    @property
-    def blocked(self) -> bool:
-        """Whether nothing at all should be sent to the address."""
-        return self.block is not None
-
-
-NO_RECORD: Final = ConsentAnswer(_UNKNOWN, None, (UnknownBecause.NO_RECORD,), None, ())
+def rule(event: ConsentEvent, scope: Scope, max_age: int) -> Ruling | None:
+    """The ruling on events like `event` (times aside); None when more than their age decides."""
+    capture = event.capture
+    if capture.kind in (_SOLICITED, _CHARITY) or event.expires_at:
+        return None
+    made = max(event.event_time, 1)
+    event = event._replace(event_time=made, received_at=made)
+    answer = resolve((event,), scope, made, max_age=max_age)
+    life = _end(event, max_age) - made if capture.permits else _ALWAYS
+    return Ruling(answer.state, answer.reasons, answer.blocked, life)
 
 
 def resolve(events: Iterable[ConsentEvent], scope: Scope, at: int, *, max_age: int = 0) -> ConsentAnswer:
@@ -166,13 +108,10 @@ def resolve(events: Iterable[ConsentEvent], scope: Scope, at: int, *, max_age: i
     `max_age` is the operator's limit on the age of consent and soft opt-in for this topic, in milliseconds (0: none).
     """
     listed = tuple(events)
-    if len(listed) == 1:  # most look-ups by far
-        item = _consider(listed[0], scope, at, max_age)
-        if item[1] is _RELIED_ON:
-            return _new(ConsentAnswer, (_STATES[item[0][0].kind], item[0], (), None, (item,)))
-        return _answer((item,))
     if not listed:
         return NO_RECORD
+    if len(listed) == 1:
+        return _answer((_consider(listed[0], scope, at, max_age),))
     return _answer(_weigh([_consider(event, scope, at, max_age) for event in _in_order(listed)]))
 
 
@@ -189,17 +128,7 @@ def _by_time(event: ConsentEvent) -> tuple[int, int, str]:
 
 def _consider(event: ConsentEvent, scope: Scope, at: int, max_age: int) -> Considered:
     """The outcome of one event on its own; `_weigh` then sets events against each other."""
-    capture, ident, made, received, _, _, _, _, _, expires_at, _ = event
-    if (
-        capture.plain
-        and capture.scope == scope
-        and ident
-        and 0 < made <= at
-        and made <= received
-        and not expires_at
-        and (not max_age or at < made + max_age)
-    ):
-        return _new(Considered, (event, _RELIED_ON, ()))  # what all that follows comes to for an ordinary grant
+    capture = event.capture
     faults: tuple[Invalidity, ...] = ()
     if capture.scope != scope and not _covers(capture, scope):
         outcome = _OTHER_SCOPE
@@ -213,7 +142,7 @@ def _consider(event: ConsentEvent, scope: Scope, at: int, max_age: int) -> Consi
         outcome = _PENDING
     else:
         outcome = _EXPIRED if at >= _end(event, max_age) else _RELIED_ON
-    return _new(Considered, (event, outcome, faults))
+    return Considered(event, outcome, faults)
 
 
 def _covers(capture: Capture, scope: Scope) -> bool:

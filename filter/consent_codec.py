@@ -33,16 +33,15 @@ MAX_TEXT: Final = 255  # octets of a per-record reference
 MAX_TIME: Final = (1 << 48) - 1  # milliseconds; the year 10889
 MAX_TEMPLATES: Final = 1 << 24
 
-_TIME = 6
+TIME = 6
 _KEY = 16
-_HEAD = 3 + _TIME
-_UNDATED = bytes(_TIME)
-_CHECK = 4
-_RESIDUE = crc32(b"" + crc32(b"").to_bytes(4, "little"))  # the CRC of anything followed by its own CRC
+HEAD = 3 + TIME
+_UNDATED = bytes(TIME)
+CHECK = 4
+RESIDUE = crc32(b"" + crc32(b"").to_bytes(4, "little"))  # the CRC of anything followed by its own CRC
 
-# Three and six octets; on a hot path half the time of int.from_bytes on slices.
-_TEMPLATE = Struct(">HB").unpack_from
-_MADE = Struct(">HI").unpack_from
+# Six octets, high and low; on a hot path half the time of int.from_bytes on a slice.
+read_time = Struct(">HI").unpack_from
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
 _HEX = re.compile(r"[0-9a-f]{32}").fullmatch
@@ -97,23 +96,23 @@ class Template:
         object.__setattr__(self, "undated_identity", self._name_content(terms))
         readers = tuple((_POSITIONS[name], _reader(spelling)) for name, spelling in self.layout)
         object.__setattr__(self, "length", self._common_length())
-        object.__setattr__(self, "short", self.length == _HEAD)
+        object.__setattr__(self, "short", self.length == HEAD)
         object.__setattr__(self, "wide", self.capture.kind in OPT_OUTS or self.capture.kind is EventKind.BLOCK)
         object.__setattr__(self, "readers", readers)
         object.__setattr__(self, "has_id", any(name == "id" for name, _ in self.layout))
 
     def _common_length(self) -> int:
         octets = [_octets(spelling) for _, spelling in self.layout]
-        return 0 if 0 in octets else _HEAD + _KEY * self.narrow + sum(octets) + (0 if self.received_at else _TIME)
+        return 0 if 0 in octets else HEAD + _KEY * self.narrow + sum(octets) + (0 if self.received_at else TIME)
 
     def _name_content(self, terms: dict[str, Any]) -> bytes:
         return blake2b(orjson.dumps([terms, self.layout, self.narrow]), digest_size=8).digest()
 
     def decode(self, value: bytes, start: int, end: int, wide: bytes) -> tuple[bytes, ConsentEvent]:
         """Exact key and event of the record from `start` to `end`; the length has been checked."""
-        high, low = _MADE(value, start + 3)
+        high, low = read_time(value, start + 3)
         made = (high << 32) | low
-        at = start + _HEAD
+        at = start + HEAD
         if self.short and made:
             named = (wide[:8] + self.identity + value[start + 3 : at]).hex()  # as in _derived_id
             return wide, _new(ConsentEvent, (self.capture, named, made, self.received_at, *_DEFAULTS))
@@ -121,7 +120,7 @@ class Template:
         if self.narrow:
             exact = value[at : at + _KEY]
             at += _KEY
-        received = self.received_at or int.from_bytes(value[end - _TIME : end])
+        received = self.received_at or int.from_bytes(value[end - TIME : end])
         given = [self.capture, "", made, received, *_DEFAULTS]
         for position, read in self.readers:
             given[position], at = read(value, at)
@@ -194,14 +193,6 @@ class Templates:
 
         Opt-outs and blocks of any spelling do; everything else only of this very spelling.
         """
-        if len(value) > _HEAD:  # most values by far hold one event; those are decoded without further ado
-            high, low = _TEMPLATE(value)
-            number = (high << 8) | low
-            if number < len(self._listed):
-                template = self._listed[number]
-                if template.length + _CHECK == len(value) and crc32(value) == _RESIDUE:
-                    exact, event = template.decode(value, 0, template.length, subject.wide)
-                    return (event,) if exact == subject.exact or template.wide else ()
         decoded = [
             (template.wide, *template.decode(value, start, end, subject.wide))
             for template, start, end in self.spans(value)
@@ -216,8 +207,8 @@ class Templates:
 
     def spans(self, value: bytes) -> Iterator[tuple[Template, int, int]]:
         """Where each record of a value lies, once the check sum is found right."""
-        limit = len(value) - _CHECK
-        if limit < _HEAD or crc32(value) != _RESIDUE:
+        limit = len(value) - CHECK
+        if limit < HEAD or crc32(value) != RESIDUE:
             raise ConsentDataError("consent index is damaged: a record fails its check sum; restore it or import again")
         start = 0
         while start < limit:
@@ -238,12 +229,12 @@ class UnknownTemplateError(ConsentDataError):
 
 def check(body: bytes) -> bytes:
     """The check sum of a value."""
-    return crc32(body).to_bytes(_CHECK, "little")
+    return crc32(body).to_bytes(CHECK, "little")
 
 
 def identity(template: Template, record: bytes) -> tuple[bytes, bytes]:
     """What makes a record the same act as another, whenever and in whichever batch it arrived."""
-    body = record[3:] if template.received_at else record[3:-_TIME]
+    body = record[3:] if template.received_at else record[3:-TIME]
     return (template.undated_identity if body.startswith(_UNDATED) else template.identity), body
 
 
@@ -272,7 +263,7 @@ def time_octets(milliseconds: int) -> bytes:
     """An instant as stored; refuses what does not fit."""
     if not 0 <= milliseconds <= MAX_TIME:
         raise ConsentDataError(f"time {milliseconds} is outside 0 to {MAX_TIME} milliseconds")
-    return milliseconds.to_bytes(_TIME)
+    return milliseconds.to_bytes(TIME)
 
 
 def encode(event: ConsentEvent, narrow: bytes = b"") -> tuple[Template, bytes]:
@@ -300,13 +291,13 @@ def encode(event: ConsentEvent, narrow: bytes = b"") -> tuple[Template, bytes]:
 
 def _skip(template: Template, value: bytes, start: int) -> int:
     """Where the record at `start` ends."""
-    at = start + _HEAD + (_KEY if template.narrow else 0)
+    at = start + HEAD + (_KEY if template.narrow else 0)
     try:
         for _, read in template.readers:
             _, at = read(value, at)
     except (IndexError, UnicodeDecodeError, ValueError) as error:
         raise ConsentDataError("consent index is damaged: a record cannot be read") from error
-    return at if template.received_at else at + _TIME
+    return at if template.received_at else at + TIME
 
 
 def _reader(spelling: str) -> _Reader:

@@ -13,7 +13,9 @@ import lmdb
 import orjson
 
 from .address import Subject
+from .consent import NO_RECORD, ConsentAnswer, Scope
 from .consent_codec import Record, Template, Templates, UnknownTemplateError, check, identity
+from .consent_rulings import Rulings
 from .errors import ConsentDataError
 from .evidence import ConsentEvent
 
@@ -59,6 +61,7 @@ class ConsentIndex:
             raise ConsentDataError(f"{path}: the consent index file is missing; restore it or import again")
         self.path = path
         self.templates = Templates()
+        self._rulings = Rulings(self.templates)
         try:
             self.env = lmdb.open(
                 str(path),
@@ -88,20 +91,30 @@ class ConsentIndex:
             self.env.set_mapsize(0)
             return self.env.begin(self._records)
 
-    def events(self, subject: Subject) -> Sequence[ConsentEvent]:
-        """The events that concern an address, as of the newest commit."""
+    def answer(self, subject: Subject, scope: Scope, at: int, max_age: int) -> ConsentAnswer:
+        """The consent of a subject in a scope at an instant, as of the newest commit."""
         try:
             txn = self.begin()
             value = txn.get(subject.wide)
             if value is None:
-                return ()
+                return NO_RECORD
             try:
-                return self.templates.events(value, subject)
+                return self._rulings.answer(value, subject, scope, at, max_age)
             except UnknownTemplateError:
                 self.load_templates(txn)
-                return self.templates.events(value, subject)
+                return self._rulings.answer(value, subject, scope, at, max_age)
         except lmdb.Error as error:
             raise ConsentDataError(f"{self.path}: consent index cannot be read: {error}") from error
+
+    def events(self, subject: Subject) -> tuple[Sequence[ConsentEvent], int]:
+        """The events that concern a subject, and how many there are that concern other spellings only."""
+        txn = self.begin()
+        value = txn.get(subject.wide)
+        if value is None:
+            return [], 0
+        self.load_templates(txn)
+        events = self.templates.events(value, subject)
+        return events, len(self.templates.records(value, subject.wide)) - len(events)
 
     def records(self, txn: Any, wide: bytes, value: bytes | None) -> list[Record]:
         """Decode a value read in `txn`, whichever spelling its records concern."""

@@ -22,7 +22,7 @@ from types import MappingProxyType, TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 from .address import Subject, SubjectKeyer
-from .consent import ANY, NO_RECORD, ConsentAnswer, ConsentEvent, Scope, resolve
+from .consent import ANY, ConsentAnswer, ConsentEvent, Scope
 from .consent_build import Runs, add_in_place, build
 from .consent_codec import Record, encode
 from .consent_index import ConsentIndex, Tally
@@ -129,21 +129,16 @@ class ConsentStore:
         if channel is None:
             raise ConsentDataError(f"no such channel {scope.channel!r}; allowed are {', '.join(_CHANNELS)}")
         index = self._index if monotonic() < self._next_look else self._look()
-        events = index.events(self.keyer.subject(address, channel))
-        if not events:
-            return NO_RECORD
-        return resolve(events, scope, at, max_age=self._max_age.get(scope.topic, self._any_age))
+        max_age = self._max_age.get(scope.topic, self._any_age) if self._max_age else 0
+        return index.answer(self.keyer.subject(address, channel), scope, at, max_age)
 
     def show(self, address: str, channel: Channel, at: int) -> Account:
         """Everything on record that concerns an address, and the answer in every scope that its records name."""
         subject = self.keyer.subject(address, channel)
-        index = self._look()
-        events = tuple(index.events(subject))
-        txn = index.begin()
-        records = index.records(txn, subject.wide, txn.get(subject.wide))
+        events, others = self._look().events(subject)
         scopes = dict.fromkeys(scope for event in events for scope in _concrete(event))
         answers = tuple((scope, self.lookup(address, scope, at)) for scope in scopes)
-        return Account(subject, events, len(records) - len(events), answers)
+        return Account(subject, tuple(events), others, answers)
 
     def stats(self) -> Stats:
         """The index in figures."""

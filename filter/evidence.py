@@ -157,7 +157,6 @@ class Capture:
     batch: str = ""
     permits: bool = field(init=False, repr=False, compare=False)  # a basis, as against an opt-out, block or lift
     faults: tuple[Invalidity, ...] = field(init=False, repr=False, compare=False)
-    plain: bool = field(init=False, repr=False, compare=False)  # a confirmed grant without faults or a told end
     _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -172,8 +171,6 @@ class Capture:
         object.__setattr__(self, "named_controllers", tuple(_name(name) for name in self.named_controllers))
         object.__setattr__(self, "wording_sha256", _name(self.wording_sha256))
         object.__setattr__(self, "faults", tuple(_capture_faults(self)))
-        plain = self.kind is _GRANT and not (self.faults or self.pending or self.told_duration)
-        object.__setattr__(self, "plain", plain)
         named = (getattr(self, one.name) for one in fields(self) if one.compare)
         object.__setattr__(self, "_hash", hash(tuple(named)))
 

@@ -3,6 +3,8 @@
 import multiprocessing
 import random
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import product
 
 import lmdb
 import pytest
@@ -14,8 +16,10 @@ from filter.address import Subject, SubjectKeyer
 from filter.consent import Capture, ConsentEvent, ConsentState, EventKind, Grade, Scope, UnknownBecause, resolve
 from filter.consent_build import Runs
 from filter.consent_codec import Templates, check, encode, spell
+from filter.consent_rulings import Rulings
 from filter.consent_store import ConsentStore, Entry
 from filter.errors import AddressError, ConsentDataError
+from filter.evidence import CHARITY_START
 from filter.labels import Channel
 
 KEYER = SubjectKeyer(b"k" * 32)
@@ -404,6 +408,51 @@ def test_codec_loses_nothing(listed):
         body += templates.number(template).to_bytes(3) + rest
     decoded = templates.records(body + check(body), b"w" * 16)
     assert [(item.event, item.exact) for item in decoded] == [(one, narrow or b"w" * 16) for one, narrow in listed]
+
+
+def _soft(kind, **terms):
+    return replace(GRANT, kind=kind, collector="bank", refusal_offered=True, **terms)
+
+
+TERMS = [
+    GRANT,
+    OBJECT,
+    replace(GRANT, told_duration=3 * DAY),
+    replace(GRANT, pending=True),
+    replace(GRANT, scope=SCOPE._replace(topic="news"), topics=("offers",)),
+    replace(GRANT, grade=Grade.NONE),
+    replace(GRANT, batch="b1"),
+    replace(OBJECT, scope=Scope("sms", "", "", ""), batch="b1"),
+    Capture(kind=EventKind.BLOCK, scope=Scope("", "", "", ""), reason="bounce"),
+    Capture(kind=EventKind.LIFT, scope=Scope("", "", "", "")),
+    _soft(EventKind.SOFT_OPT_IN, batch="b1"),
+    _soft(EventKind.CHARITY_SOFT_OPT_IN, charity=True),
+    replace(GRANT, kind=EventKind.SOLICITED),
+    replace(GRANT, kind=EventKind.CORPORATE, told_duration=2 * DAY),
+]
+EVIDENCE = {"request_ref": "R-1", "subscriber_evidence": "00012345"}
+DAYS = [NOW + days * DAY for days in range(-3, 2)]  # few, so that times of events, ends and questions meet
+
+
+@pytest.mark.parametrize("capture", TERMS)
+@pytest.mark.parametrize("max_age", [0, 2 * DAY])
+def test_ruling_on_a_template_is_the_ruling_on_each_record(capture, max_age):
+    """What is remembered of one record's terms answers for every other as a full merge of its events would."""
+    templates, wide, narrow = Templates(), b"w" * 16, b"n" * 16
+    own = product([*DAYS, CHARITY_START - 1, 0], ["ORD-1", ""], [0, NOW], [0, NOW + DAY], [b"", narrow])
+    listed = [
+        (event(capture, made, "E-1", transaction_ref=sale, expires_at=end, valid_until=until, **EVIDENCE), other)
+        for made, sale, end, until, other in own
+    ]
+    for order in (listed, listed[::-1]):  # whichever record the ruling is learnt from
+        rulings = Rulings(templates)
+        for (one, other), at, exact in product(order, [NOW - DAY, NOW], [wide, narrow]):
+            template, rest = encode(one, other)
+            body = templates.number(template).to_bytes(3) + rest
+            answer = rulings.answer(body + check(body), Subject(exact, wide, ""), SCOPE, at, max_age)
+            concerned = template.wide or (other or wide) == exact
+            expected = resolve([one] if concerned else [], SCOPE, at, max_age=max_age)
+            assert (answer.blocked, answer) == (expected.blocked, expected)
 
 
 @given(st.text(max_size=300))
