@@ -145,9 +145,7 @@ class _Fields:
 
     def kept(self) -> Mapping[str, tuple[str, ...]]:
         names = [name for name in self._fields if name in KEPT_HEADERS or name.startswith("x-campaign")]
-        return MappingProxyType(
-            {name: tuple([clean(value)[:_MAX_VALUE] for value in self.all(name)]) for name in names}
-        )
+        return MappingProxyType({name: tuple(clean(value)[:_MAX_VALUE] for value in self.all(name)) for name in names})
 
     def declared(self) -> str:
         if _DECLARING.isdisjoint(self._fields):
