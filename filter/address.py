@@ -125,9 +125,9 @@ class SubjectKeyer:
     def subject(self, address: str, channel: Channel) -> Subject:
         """Subject keys of `address`; raises `AddressError` when it is no address of that channel."""
         exact = normalise(address, channel, self.default_country_code)
-        folded = wide(exact, channel)
         exact_key = wide_key = self._digest(exact, channel)
-        if folded != exact:
+        folded = wide(exact, channel)
+        if folded is not exact:
             wide_key = self._digest(folded, channel)
         return _new(Subject, (exact_key, wide_key, self.key_id))
 

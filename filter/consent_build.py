@@ -56,15 +56,17 @@ class Runs:
 
     def groups(self, bucket: int, numbers: dict[bytes, bytes]) -> Iterator[tuple[bytes, list[bytes]]]:
         """The records of a bucket by subject, in key order, with template numbers replaced by those in `numbers`."""
-        last = b""
         group: list[bytes] = []
+        last = b""
         for record in sorted(self._read(bucket)):
-            key = record[:KEY]
-            if key != last and group:
+            numbered = numbers[record[KEY:HEAD]] + record[HEAD:]
+            if record.startswith(last) and group:
+                group.append(numbered)
+                continue
+            if group:
                 yield last, group
-                group = []
-            last = key
-            group.append(numbers[record[KEY:HEAD]] + record[HEAD:])
+            last = record[:KEY]
+            group = [numbered]
         if group:
             yield last, group
 

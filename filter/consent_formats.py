@@ -94,6 +94,8 @@ class TermsError(Exception):
 
 def instant(text: str) -> int:
     """Epoch milliseconds of a generic time value; 0 for a blank one."""
+    if len(text) == _MILLISECONDS_DIGITS and text.isdigit() and text.isascii():
+        return int(text)  # most of a large file
     text = text.strip()
     if text.isdigit() and text.isascii():
         if len(text) == _MILLISECONDS_DIGITS:

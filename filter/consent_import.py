@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from hashlib import blake2b
+from hashlib import file_digest
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
@@ -134,11 +134,8 @@ def _check_arguments(file_format: str, defaults: Mapping[str, str]) -> None:
 
 def _digest(path: Path) -> str:
     """A name for the content of a file."""
-    digest = blake2b(digest_size=8)
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return file_digest(file, "sha256").hexdigest()[:16]
 
 
 def _about(report: ImportReport, digest: str, now: int) -> dict[str, Any]:
@@ -168,12 +165,12 @@ def _ticker(file: IO[bytes], progress: Progress | None) -> Callable[[int], None]
 
 
 def _read_all(rows: _Rows, reader: RowReader, rejects: "_Rejects", tick: Callable[[int], None]) -> None:
-    lines = 0
+    lines, add = 0, reader.add
     for lines, (line, row) in enumerate(rows, 1):
         try:
             if isinstance(row, BadRowError):
                 raise row
-            reader.add(row)
+            add(row)
         except BadRowError as error:
             rejects.take(line, row, error.faults)
         if lines % PROGRESS_EVERY == 0:
@@ -228,8 +225,7 @@ def _open_rows(file: IO[bytes], path: Path, file_format: str, topics: Mapping[st
     header = [name.strip().removeprefix("\ufeff").strip() for name in header_line]
     export = EXPORTS.get(file_format)
     _check_header(path, header, export)
-    rows = _csv_rows(records, len(header))
-    return (header, rows) if export is None else (_EXPORT_COLUMNS, _export_rows(rows, header, export, topics))
+    return (header, records) if export is None else (_EXPORT_COLUMNS, _export_rows(records, header, export, topics))
 
 
 def _check_header(path: Path, header: list[str], export: Export | None) -> None:
@@ -244,30 +240,31 @@ def _check_header(path: Path, header: list[str], export: Export | None) -> None:
 
 
 def _csv_records(file: IO[bytes]) -> _Rows:
-    """Records with the number of their last line. A line without quotes is its own record, split at the commas."""
-    line = 0
+    """Records with the number of their last line, each with as many fields as the first; blank lines are left out.
 
-    def lines() -> Iterator[str]:
+    A line without quotes is its own record, split at the commas.
+    """
+    line = width = 0
+
+    def further_lines() -> Iterator[str]:
         nonlocal line
         for octets in file:
             line += 1
             yield octets.decode("utf-8", "surrogateescape")
 
-    source = lines()
-    for text in source:
+    for octets in file:
+        line += 1
+        text = octets.decode("utf-8", "surrogateescape")
         if '"' not in text:
-            yield line, text.rstrip("\r\n").split(",")
-            continue
-        try:
-            yield line, next(csv.reader(chain((text,), source), strict=True))
-        except csv.Error as error:
-            yield line, BadRowError(Fault("", str(error), "well-formed CSV"))
-
-
-def _csv_rows(records: _Rows, width: int) -> _Rows:
-    """Records that have as many fields as the header; blank lines are left out."""
-    for line, row in records:
-        if isinstance(row, BadRowError) or len(row) == width:
+            row = text.rstrip("\r\n").split(",")
+        else:
+            try:
+                row = next(csv.reader(chain((text,), further_lines()), strict=True))
+            except csv.Error as error:
+                yield line, BadRowError(Fault("", str(error), "well-formed CSV"))
+                continue
+        width = width or len(row)
+        if len(row) == width:
             yield line, row
         elif row != [""]:
             yield line, BadRowError(Fault("", f"{len(row)} fields", f"{width} fields as in the header"))

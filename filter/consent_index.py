@@ -32,8 +32,7 @@ class Tally:
         self.added = 0
         self.duplicates = 0
         self.new_subjects = 0
-        self.records: dict[bytes, int] = {}
-        self.latest: dict[bytes, bytes] = {}
+        self.templates: dict[bytes, list[Any]] = {}  # number: records, and the latest event time among them
 
     def count(self, *, given: int, added: list[bytes], new_subject: bool) -> None:
         """Note one subject's `given` records, of which `added` were new."""
@@ -45,12 +44,13 @@ class Tally:
 
     def count_record(self, record: bytes) -> None:
         """Note one new record."""
-        number, made = record[:3], record[3:9]
-        if number in self.records:
-            self.records[number] += 1
-            self.latest[number] = max(made, self.latest[number])
-        else:
-            self.records[number], self.latest[number] = 1, made
+        made = record[3:9]
+        seen = self.templates.get(record[:3])
+        if seen is None:
+            self.templates[record[:3]] = [1, made]
+            return
+        seen[0] += 1
+        seen[1] = max(seen[1], made)
 
 
 class ConsentIndex:
@@ -208,12 +208,12 @@ class ConsentIndex:
         sources: dict[str, dict[str, int]] = self.get_meta(txn, "sources", {})
         figures["subjects"] += tally.new_subjects
         figures["records"] += tally.added
-        for number, records in tally.records.items():
+        for number, (records, latest) in tally.templates.items():
             capture = self.templates[int.from_bytes(number, "big")].capture
             kind = str(capture.kind)
             figures["kinds"][kind] = figures["kinds"].get(kind, 0) + records
             source = sources.setdefault(capture.source, {"event_time": 0, "received_at": 0, "records": 0})
-            source["event_time"] = max(source["event_time"], int.from_bytes(tally.latest[number], "big"))
+            source["event_time"] = max(source["event_time"], int.from_bytes(latest, "big"))
             source["received_at"] = max(source["received_at"], received_at)
             source["records"] += records
         self.put_meta(txn, "figures", figures)
