@@ -125,16 +125,15 @@ class SubjectKeyer:
     def subject(self, address: str, channel: Channel) -> Subject:
         """Subject keys of `address`; raises `AddressError` when it is no address of that channel."""
         exact = normalise(address, channel, self.default_country_code)
-        exact_key = wide_key = self._digest(exact, channel)
-        folded = wide(exact, channel)
-        if folded is not exact:
-            wide_key = self._digest(folded, channel)
-        return _new(Subject, (exact_key, wide_key, self.key_id))
-
-    def _digest(self, text: str, channel: Channel) -> bytes:
         state = self._started[channel].copy()
-        state.update(text.encode())
-        return state.digest()
+        state.update(exact.encode())
+        exact_key = wide_key = state.digest()
+        folded = wide(exact, channel)
+        if folded != exact:
+            state = self._started[channel].copy()
+            state.update(folded.encode())
+            wide_key = state.digest()
+        return _new(Subject, (exact_key, wide_key, self.key_id))
 
 
 def _normalise_mail(address: str) -> str:

@@ -81,7 +81,7 @@ class RowReader:
         self._shared = _picker([where[name] for name in self._names])
         self._known: dict[Any, _Known] = {}
         self.repaired = 0
-        self._rows: dict[bytes, int] = {}
+        self._rows: Counter[bytes] = Counter()
         self._faults: dict[bytes, tuple[Invalidity, ...]] = {}
         self._other_faults: Counter[Invalidity] = Counter()
 
@@ -97,11 +97,15 @@ class RowReader:
         made, own, faults = self._read_own(row)
         if faults and known.capture.kind not in _NEVER_REFUSED:
             raise BadRowError(*faults)
-        layout = tuple([one[:2] for one in own]) if own else ()
-        narrow = b"" if exact is wide else exact
-        template = known.numbers.get((layout, narrow != b"")) or self._number(known, layout, narrow, own)
-        self._runs.add(b"".join((wide, template, made.to_bytes(6), narrow, *[one[2] for one in own])))
-        self._rows[template] = self._rows.get(template, 0) + 1
+        narrow = b"" if exact == wide else exact
+        layout: Layout = ()
+        record = made.to_bytes(6) + narrow
+        if own:
+            layout = tuple([one[:2] for one in own])
+            record += b"".join([one[2] for one in own])
+        template = known.numbers.get((layout, bool(narrow))) or self._number(known, layout, narrow, own)
+        self._runs.add(wide + template + record)
+        self._rows[template] += 1
         if faults or known.terms.faults:
             self.repaired += 1
         if known.capture.permits and not (made and known.judged_by_layout):
@@ -145,16 +149,15 @@ class RowReader:
 
     def _read_own(self, row: Sequence[str]) -> tuple[int, list[_Own], list[Fault]]:
         """Event time, what stands in further columns, and faults."""
-        made = 0
         own: list[_Own] = []
         faults: list[Fault] = []
         try:
             made = instant(row[self._time]) if self._time >= 0 else 0
         except ValueError as error:
+            made = 0
             faults.append(Fault("event_time", shown(row[self._time]), str(error)))
         for name, position in self._own:
-            text = row[position]
-            if text and (text := text.strip()):
+            if text := row[position].strip():
                 try:
                     own.append(_read_one(name, text))
                 except (ValueError, ConsentDataError) as error:
