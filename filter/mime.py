@@ -30,7 +30,7 @@ MAX_PASSES = 8
 
 _HEADER = re.compile(rb"(?:(?!--)[!-9;-~]*[ \t]*:[^\n]*(?:\n|\Z)|[ \t][^\n]*(?:\n|\Z))*+(\r?\n)?")
 _FIELD = re.compile(rb"^([!-9;-~]+)[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)", re.MULTILINE)
-_BLANK_LINE = re.compile(rb"\n\r?\n")
+_BLANK_LINES = (b"\n\n", b"\n\r\n")
 _PARAMETER = re.compile(r';\s*([^\s=;"]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"?|([^;\s"]*))')
 
 TEXT_TYPES = frozenset({"text/plain", "text/html", "application/xhtml+xml", "text/x-amp-html"})
@@ -160,8 +160,9 @@ class _Scanner:
             self.defect(DefectCode.HEADER_MALFORMED)
             return end
         self.defect(DefectCode.HEADERS_TOO_LARGE, str(MAX_HEADER_BLOCK))
-        blank = _BLANK_LINE.search(octets, end - 1, stop)
-        return blank.end() if blank else stop
+        start = max(end - 1, 0)
+        ends = [at + len(line) for line in _BLANK_LINES if (at := octets.find(line, start, stop)) >= 0]
+        return min(ends, default=stop)
 
     # -- structure
 
