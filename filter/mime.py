@@ -40,7 +40,7 @@ _MESSAGES = frozenset({"message/rfc822", "message/global"})
 _IDENTITY = frozenset({"", "7bit", "8bit", "binary"})
 _DECODED = frozenset({"base64", "quoted-printable"})
 _DELIMITER_END = re.compile(rb"(--)?[ \t]*+(?:\r?\n|\r?\Z)")
-_NEAR_MISS = 0.05  # a line that only begins like a delimiter, in parts
+_NEAR_MISS = 0.2  # a line that only begins like a delimiter, in parts
 _CR = 0x0D
 _CR_TO_LF = bytes.maketrans(b"\r", b"\n")
 

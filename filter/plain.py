@@ -14,9 +14,9 @@ MAX_LINES = 10_000
 """Marks of structure (blank lines, list items, quotations) of one text that are told apart."""
 
 # Every line that is more than text that goes on. Each begins with its line end, which the engine finds by `memchr`, and
-# the first character behind it already tells most lines of text.
+# what a line begins with already tells most lines of text.
 _MARK = re.compile(
-    r"""\n(?=[ ]*+[-\s>=_*~\#+.\u2022\u00b7\doO])(?:
+    r"""\n(?=[ ]*+(?:[-\s>=_*~\#+.\u2022\u00b7\d]|[oO][nN]\b))(?:
         (?P<quote>  >[^\n]*+(?:\n>[^\n]*+)*+ )
       | (?P<sign>   --[ ]?(?=\n) )
       | (?P<head>   (?i: -{2,}+[^\S\n]*+(?:original\ message|forwarded\ message|original-nachricht)[^\n]*+
