@@ -1,11 +1,15 @@
 """HTML -> blocks of text in reading order, through Lexbor: what a reader sees, and what is there but out of sight.
 
-Never raises on bad HTML; pure; one walk over the tree. A page that would make tree building quadratic (see `outline`)
-is read as bare text instead, with a defect, so that nothing is lost. Hidden text is marked, not dropped (see `styles`).
+Never raises on bad HTML; pure; linear. Python looks at few nodes only: elements that are no plain block (one query
+finds them) are taken out of the tree and leave control characters where they began and ended; then one call collects
+the text of the whole page, a NUL between two blocks, and only lines with such a mark are looked at closely. Nothing
+but the separator is ever a NUL, for HTML has none. A page that brings control characters of its own is freed of them
+and read again. One that would make tree building quadratic (see `outline`) is read as bare text instead, with a
+defect, so that nothing is lost. Hidden text is marked, not dropped (see `styles`).
 """
 
-from bisect import bisect_right
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from selectolax.lexbor import LexborDocumentOptions, LexborHTMLParser, LexborNode
@@ -13,51 +17,31 @@ from selectolax.lexbor import LexborDocumentOptions, LexborHTMLParser, LexborNod
 from .allocator import keep_freed_memory
 from .labels import SegmentKind
 from .outline import MAX_TAGS, cut_tags, is_tame, strip_tags
-from .segments import Defect, DefectCode, parse_url
+from .segments import Defect, DefectCode, clean, parse_url
 from .styles import hidden_nodes, mark
 
 MAX_BLOCKS = 10_000
 """Blocks of text read from a page without structure; the rest is joined to the last."""
-_MAX_CLIMB = 12  # elements around a text that are looked through for the link and the block it stands in
+_MAX_CLIMB = 12  # elements around a hidden one that are looked through for another
 _LONGEST_CELL = 80
 
-_FACTORY = LexborHTMLParser("")
 _NO_EVENTS = int(LexborDocumentOptions.WO_EVENTS)  # they serve scripts and <selectedcontent>
-
-
-def _tags(names: str) -> frozenset[int]:
-    """Lexbor's numbers of these elements."""
-    return frozenset(_FACTORY.create_node(name).tag_id for name in names.split())
-
-
-_TEXT = 2
-_STAND_IN_NAME = "noframes"  # takes the place of a hidden element: no reader shows it
-(_STAND_IN,) = _tags(_STAND_IN_NAME)
-(_ROW,) = _tags("tr")
-(_LINK,) = _tags("a")
-(_PICTURE,) = _tags("img")
-(_BREAK,) = _tags("br")
-(_PARAGRAPH,) = _tags("p")
-_CELLS = _tags("td th")
-_CHECKED = _tags("h1 h2 h3 h4 h5 h6 button")
-_SPECIAL = _tags(f"a br img script style {_STAND_IN_NAME}")
-_BLOCKS = frozenset[int]().union(
-    *(_CELLS, _CHECKED),
-    _tags(
-        "address article aside blockquote body caption center dd details dialog div dl dt fieldset figcaption figure"
-    ),
-    _tags("footer form header hr legend li main menu nav ol option p pre section summary table tbody textarea tfoot"),
-    _tags("thead title tr ul"),
+_BLOCKS = (  # the most frequent first
+    "td,tr,p,div,table,tbody,li,ul,th,body,center,hr,address,article,aside,blockquote,caption,dd,details,dialog,dl,dt,"
+    "fieldset,figcaption,figure,footer,form,header,legend,main,menu,nav,ol,option,pre,section,summary,textarea,tfoot,"
+    "thead,title"
 )
-_KINDS = {
-    **dict.fromkeys(_BLOCKS, SegmentKind.PARAGRAPH),
-    **dict.fromkeys(_CHECKED, SegmentKind.HEADING),
-    **dict.fromkeys(_tags("button a"), SegmentKind.BUTTON),
-    _PICTURE: SegmentKind.ALT,
-}
-_HIDEABLE = frozenset(range(1, 1000)) - _tags("html head body")
-_PARAGRAPH_BREAKS = 2
+_SPECIAL = f":not({_BLOCKS}),table:not(:has(table)):has(td + td)"
+_UNHIDEABLE = frozenset({"html", "head", "body"})
 _PIXEL = frozenset({"0", "1"})
+
+# What stands in the text for an element; a hidden one and a picture have a mark on both sides of what is between.
+_SEPARATOR, _HIDDEN, _PICTURE, _BREAK, _LINK, _END_LINK, _HEADING, _END_HEADING = map(chr, range(8))
+_TABLE, _END_TABLE = "\x0e\x0f"
+_MARK = re.compile(r"([\x01-\x07\x0e\x0f])")
+_PARAGRAPH_BREAK = re.compile(r"\x03(?:\s*\x03)+")
+_CONTROLS = re.compile(rb"[\x01-\x07\x0e\x0f]|&#(?:0*(?:[1-7]|1[45])(?![0-9])|[xX]0*[1-7eEfF](?![0-9a-fA-F]));?")
+_ZERO_WIDTH = "\u200b".encode()
 
 
 class Page(NamedTuple):
@@ -82,16 +66,14 @@ def read_page(html: bytes) -> Page:
     if not is_tame(whole):
         defects.append(Defect(DefectCode.STRUCTURE_LOST))
         return _bare(whole, defects)
-    look = mark(whole)
-    keep_freed_memory()
-    tree = LexborHTMLParser(look.html, options=_NO_EVENTS)
-    reader = _Reader()
-    if look.marked or look.classes:
-        reader.set_aside(tree, hidden_nodes(tree, look))
-    root = tree.body or tree.root
-    if root is not None:
-        reader.read(root)
-    return reader.page(defects)
+    reader = _Reader(_marked_text(whole))
+    if not reader.read():
+        reader = _Reader(_marked_text(_CONTROLS.sub(_ZERO_WIDTH, whole)))
+        if not reader.read():
+            defects.append(Defect(DefectCode.STRUCTURE_LOST))
+            return _bare(whole, defects)
+    marked = reader.marked
+    return Page(reader.kinds, reader.texts, reader.hidden, marked.links, marked.pictures, defects)
 
 
 def _bare(html: bytes, defects: list[Defect]) -> Page:
@@ -101,155 +83,127 @@ def _bare(html: bytes, defects: list[Defect]) -> Page:
     return Page([SegmentKind.PARAGRAPH] * len(lines), lines, [], [], 0, defects)
 
 
-class _Reader:
-    """One walk over a tree.
-
-    A block is begun by its first text and grows while texts follow in the same element; `tags` says for each block
-    which element (or picture, or link) gave it its kind.
-    """
+class _Marked:
+    """A tree whose elements give way to marks in its text."""
 
     def __init__(self) -> None:
-        self.tags: list[int] = []
-        self.texts: list[str] = []
-        self.rows: list[int] = []  # the index of the first block of each table row
-        self.joined: dict[int, list[str]] = {}  # the pieces of blocks that grew
+        self.text = ""
+        self.hidden: list[str] = []
+        self.targets: list[int] = []  # for each marked link its index in `links`, or -1
         self.links: list[tuple[str, str, int]] = []
         self.pictures = 0
-        self.hidden: list[str] = []  # text of hidden elements by the number of their stand-in
-        self.asides: list[tuple[int, str]] = []  # hidden text, and the block before which it was met
-        self.first: LexborNode | None = None  # the text that began the last block
-        self.known: tuple[LexborNode | None, tuple[int, int]] = (None, (0, 0))
-        self.link: LexborNode | None = None  # the last link
-        self.skip = False
+        self.count = 0  # marks that were set
+        self.breaks = 0
 
-    def set_aside(self, tree: LexborHTMLParser, nodes: Iterable[LexborNode]) -> None:
-        """Put an empty stand-in where each outermost hidden element is, and keep its text for when it is met."""
-        hidden = {node.mem_id: node for node in nodes if node.tag_id in _HIDEABLE}
-        for node in [node for node in hidden.values() if not _is_inside(node, hidden)]:
-            stand_in = tree.create_node(_STAND_IN_NAME)
-            stand_in.attrs["n"] = str(len(self.hidden))
-            self.hidden.append(node.text(separator=" ", skip_empty=True))
-            node.replace_with(stand_in)
+    def set_aside(self, nodes: Iterable[LexborNode]) -> None:
+        """Keep the text of each outermost hidden element and put its number where it was."""
+        found = {node.mem_id: node for node in nodes if node.tag not in _UNHIDEABLE}
+        for node in [node for node in found.values() if not _is_inside(node, found)]:
+            text = node.text(separator=" ", skip_empty=True)
+            node.replace_with(f"{_HIDDEN}{len(self.hidden)}{_HIDDEN}")
+            self.hidden.append(text)
+            self.count += 2
 
-    def read(self, root: LexborNode) -> None:
-        """Visit every node in document order; empty texts are left out, and looked for where two texts are joined."""
-        texts, tags, rows = self.texts, self.tags, self.rows
-        add_text, add_tag, blocks, special = texts.append, tags.append, _BLOCKS, _SPECIAL
-        text_tag, row_tag, checked = _TEXT, _ROW, _CHECKED  # locals: this loop is most of the time spent in Python
-        block, growing, closely, breaks = _PARAGRAPH, False, False, 0
-        for node in root.traverse(include_text=True, skip_empty=True):
-            tag = node.tag_id
-            if tag == text_tag:
-                if closely:
-                    growing = self._text(node, breaks, growing=growing)
-                else:
-                    add_text(node.text_content or "")
-                    add_tag(block)
-                    self.first = node
-                    growing = closely = True
-                breaks = 0
-            elif tag in blocks:
-                block, growing = tag, False
-                closely = tag in checked or self.link is not None
-                if tag == row_tag:
-                    rows.append(len(texts))
-            elif tag in special:
-                if tag == _BREAK:
-                    breaks += 1
-                else:
-                    closely = True
-                    self._special(node, tag, growing=growing)
-
-    def _special(self, node: LexborNode, tag: int, *, growing: bool) -> None:
-        if tag == _LINK:
-            self._link(node)
-        elif tag == _PICTURE:
-            self._picture(node, growing=growing)
-        elif tag == _STAND_IN:
-            number = node.attributes.get("n") or ""
-            if self.hidden and number.isdecimal():  # else it is the page's own
-                self.asides.append((len(self.texts), self.hidden[int(number) % len(self.hidden)]))
-        else:  # script, style: their text follows at once
-            self.skip = node.first_child is not None and not node.first_child.is_empty_text_node
-
-    def _text(self, node: LexborNode, breaks: int, *, growing: bool) -> bool:
-        """A text that may go on with the last block, stand in a link, or not be shown at all."""
-        if self.skip:
-            self.skip = False
-            return growing
-        text = node.text_content or ""
-        linked = self.link is not None and _is_inside(node, {self.link.mem_id: self.link})
-        block = _block_of(node)
-        if growing and breaks < _PARAGRAPH_BREAKS and block == self._block():
-            spaced = breaks or _is_space_before(node)
-            self._grow(f" {text}" if spaced else text)
-            if self.tags[-1] == _LINK and not linked:
-                self.tags[-1] = block[0]
+    def replace(self, node: LexborNode) -> None:
+        """Leave the marks of an element, and what is in it unless it is code."""
+        special = _REPLACE.get(node.tag or "")
+        if special:
+            special(self, node)
         else:
-            self.first = node
-            self.texts.append(text)
-            self.tags.append(_LINK if linked else _PARAGRAPH if growing and breaks else block[0])
-        self._place_link(linked=linked)
-        return True
+            node.unwrap(delete_empty=True)
 
-    def _block(self) -> tuple[int, int]:
-        """Where the last block's first text stands."""
-        if self.known[0] is not self.first:
-            self.known = (self.first, _block_of(self.first))
-        return self.known[1]
-
-    def _grow(self, text: str) -> None:
-        last = len(self.texts) - 1
-        self.joined.setdefault(last, [self.texts[last]]).append(text)
-
-    def _link(self, node: LexborNode) -> None:
-        target = parse_url(node.attributes.get("href") or "")
-        self.link = node if node.first_child is not None else None
+    def link(self, node: LexborNode) -> None:
+        """A link (or button)."""
+        target = parse_url(node.attributes.get("href") or "") if node.tag == "a" else None
         if target:
             self.links.append((*target, -1))
+        if node.first_child is not None:
+            self.targets.append(len(self.links) - 1 if target else -1)
+            self._enclose(node, _LINK, _END_LINK)
+        node.unwrap(delete_empty=True)
 
-    def _place_link(self, *, linked: bool) -> None:
-        """The block begun or grown last shows the last link; a text outside of it ends it."""
-        if not linked:
-            self.link = None
-        elif self.links and self.links[-1][2] < 0:
-            self.links[-1] = (*self.links[-1][:2], len(self.texts) - 1)
+    def button(self, node: LexborNode) -> None:
+        """A button stays a block: its marks go inside."""
+        if node.first_child is not None:
+            self.targets.append(-1)
+            self._fill(node, _LINK, _END_LINK)
 
-    def _picture(self, node: LexborNode, *, growing: bool) -> None:
+    def heading(self, node: LexborNode) -> None:
+        """A heading stays a block: its marks go inside."""
+        if node.first_child is not None:
+            self._fill(node, _HEADING, _END_HEADING)
+
+    def _enclose(self, node: LexborNode, start: str, end: str) -> None:
+        node.insert_before(start)
+        node.insert_after(end)
+        self.count += 2
+
+    def _fill(self, node: LexborNode, start: str, end: str) -> None:
+        if node.first_child is not None:
+            node.first_child.insert_before(start)
+            node.insert_child(end)
+            self.count += 2
+
+    def line_break(self, node: LexborNode) -> None:
+        """A line break."""
+        node.replace_with(_BREAK)
+        self.breaks += 1
+
+    def table(self, node: LexborNode) -> None:
+        """An innermost table with columns (see `_SPECIAL`) stays a block: its marks go around it."""
+        self._enclose(node, _TABLE, _END_TABLE)
+
+    def picture(self, node: LexborNode) -> None:
+        """A picture's other text stands in its place."""
         attributes = node.attributes
         self.pictures += attributes.get("width") not in _PIXEL
-        text = attributes.get("alt") or ""
-        if not text or text.isspace():
-            return
-        if growing and _block_of(node) == self._block():  # in the middle of a sentence it is read with it
-            self._grow(f" {text} ")
-            return
-        self.texts.append(text)
-        self.tags.append(_PICTURE)
-        self._place_link(linked=self.link is not None and _is_inside(node, {self.link.mem_id: self.link}))
+        text = clean(attributes.get("alt") or "")
+        if text:
+            node.replace_with(f"{_PICTURE}{text}{_PICTURE}")
+            self.count += 2
+        else:
+            node.decompose()
 
-    def page(self, defects: list[Defect]) -> Page:
-        """What was read, hidden texts put back where they were met."""
-        for index, pieces in self.joined.items():
-            self.texts[index] = "".join(pieces)
-        kinds = list(map(_KINDS.__getitem__, self.tags))
-        self._settle_cells(kinds)
-        places = [place for place, _ in self.asides]
-        for place, text in reversed(self.asides):
-            self.texts.insert(place, text)
-            kinds.insert(place, SegmentKind.PARAGRAPH)
-        hidden = [place + before for before, place in enumerate(places)]
-        if places:
-            self.links = [(*link[:2], link[2] + bisect_right(places, link[2])) for link in self.links]
-        return Page(kinds, self.texts, hidden, self.links, self.pictures, defects)
 
-    def _settle_cells(self, kinds: list[SegmentKind]) -> None:
-        """Texts of one row that stand in two or more of its cells are table cells, unless it ends in a long text."""
-        texts, tags, cell, last = self.texts, self.tags, [SegmentKind.CELL], len(self.texts)
-        for start in reversed(self.rows):
-            count, end, last = last - start, last, start
-            if count > 1 and len(texts[end - 1]) <= _LONGEST_CELL and _CELLS.issuperset(tags[start:end]):
-                kinds[start:end] = cell * count
+def _drop(_marked: _Marked, node: LexborNode) -> None:
+    node.decompose()
+
+
+_REPLACE: dict[str, Callable[[_Marked, LexborNode], None]] = {
+    "a": _Marked.link,
+    "button": _Marked.button,
+    "br": _Marked.line_break,
+    "img": _Marked.picture,
+    "table": _Marked.table,
+    "script": _drop,
+    "style": _drop,
+    **dict.fromkeys(("h1", "h2", "h3", "h4", "h5", "h6"), _Marked.heading),
+}
+
+
+def _marked_text(html: bytes) -> _Marked:
+    """The page's text with its marks."""
+    look = mark(html)
+    keep_freed_memory()
+    tree = LexborHTMLParser(look.html, options=_NO_EVENTS)
+    marked = _Marked()
+    if look.marked or look.classes:
+        marked.set_aside(hidden_nodes(tree, look))
+    root = tree.body or tree.root
+    if root is not None:
+        if look.comments:
+            _drop_comments(root)
+        for node in root.css(_SPECIAL):
+            marked.replace(node)
+        root.merge_text_nodes()
+        marked.text = root.text(separator=_SEPARATOR, skip_empty=True)
+    return marked
+
+
+def _drop_comments(root: LexborNode) -> None:
+    """Take comments out, for they may stand inside a word."""
+    for node in [node for node in root.traverse(include_text=True, skip_empty=True) if node.is_comment_node]:
+        node.remove()
 
 
 def _is_inside(node: LexborNode, elements: dict[int, LexborNode]) -> bool:
@@ -263,29 +217,132 @@ def _is_inside(node: LexborNode, elements: dict[int, LexborNode]) -> bool:
     return False
 
 
-def _block_of(node: LexborNode | None) -> tuple[int, int]:
-    """Number of the tag and id of the block a text stands in."""
-    here = node.parent if node is not None else None
-    for _ in range(_MAX_CLIMB):
-        if here is None:
-            break
-        tag = here.tag_id
-        if tag in _BLOCKS:
-            return tag, here.mem_id
-        here = here.parent
-    return _PARAGRAPH, 0
+class _Reader:
+    """The columns of a page, line by line."""
 
+    def __init__(self, marked: _Marked) -> None:
+        self.kinds: list[SegmentKind] = []
+        self.texts: list[str] = []
+        self.hidden: list[int] = []
+        self.marked = marked
+        self._targets = iter(marked.targets)
+        self._waiting: list[int] = []  # links begun whose text was not met yet
+        self._links = self._headings = 0  # open at the place reached
+        self._table: int | None = None  # index of the first block of the table that is open
 
-def _is_space_before(node: LexborNode) -> bool:
-    """Whether white space alone stands between this text and the one before it in its block."""
-    here: LexborNode | None = node
-    for _ in range(_MAX_CLIMB):
-        if here is None or here.tag_id in _BLOCKS:
+    def read(self) -> bool:
+        """Read the text; False when there are other marks in it than those that were set."""
+        text = self.marked.text
+        if text.count(_BREAK) != self.marked.breaks:
             return False
-        before = here.prev
-        if before is not None:
-            while before.last_child is not None:
-                before = before.last_child
-            return before.is_empty_text_node
-        here = here.parent
-    return False
+        if self.marked.breaks:
+            text = _PARAGRAPH_BREAK.sub(_SEPARATOR, text).replace(_BREAK, " ")
+        lines = text.split(_SEPARATOR)
+        odd = [index for index, plain in enumerate(map(str.isprintable, lines)) if not plain]
+        split = {index: pieces for index in odd if len(pieces := _MARK.split(lines[index])) > 1}
+        if sum(map(len, split.values())) - len(split) != 2 * self.marked.count:
+            return False
+        done = 0
+        for index, pieces in split.items():
+            self._add_lines(lines[done:index])
+            self._add_marked(iter(pieces))
+            done = index + 1
+        self._add_lines(lines[done:])
+        return True
+
+    def _add_lines(self, lines: list[str]) -> None:
+        """Lines without marks: all of one kind."""
+        if not lines:
+            return
+        if self._waiting:
+            self._place_links()
+        self.texts += lines
+        if self._table is None or self._links or max(map(len, lines)) <= _LONGEST_CELL:
+            self.kinds += [self._kind(lines[0])] * len(lines)
+        else:
+            self.kinds += map(self._kind, lines)
+
+    def _kind(self, text: str) -> SegmentKind:
+        """The kind of a text at the place reached."""
+        if self._links:
+            return SegmentKind.BUTTON
+        if self._headings:
+            return SegmentKind.HEADING
+        if self._table is not None and len(text) <= _LONGEST_CELL:
+            return SegmentKind.CELL
+        return SegmentKind.PARAGRAPH
+
+    def _add_marked(self, pieces: Iterator[str]) -> None:
+        """One line cut at its marks: texts and marks in turn."""
+        words: list[str] = []
+        asides: list[str] = []
+        kinds: list[SegmentKind] = []
+        for piece in pieces:
+            if piece and not piece.isspace():
+                kinds.append(self._kind(piece))
+                self._place_links()
+            if piece and kinds:
+                words.append(piece)
+            found = next(pieces, "")
+            if found == _HIDDEN:
+                asides.append(self.marked.hidden[int(next(pieces))])
+                next(pieces)
+                if not words:
+                    self._add_hidden(asides)
+            elif found == _PICTURE:
+                self._picture(next(pieces), words)
+                next(pieces)
+            elif found:
+                self._step(found)
+        if words:
+            whole = kinds[0] if len(set(kinds)) == 1 else next(kind for kind in kinds if kind is not SegmentKind.BUTTON)
+            self._add(whole, "".join(words))
+        self._add_hidden(asides)
+
+    def _step(self, found: str) -> None:
+        if found == _LINK:
+            self._links += 1
+            target = next(self._targets)
+            if target >= 0:
+                self._waiting.append(target)
+        elif found == _END_LINK:
+            self._links -= 1
+            self._waiting.clear()
+        elif found == _HEADING:
+            self._headings += 1
+        elif found == _END_HEADING:
+            self._headings -= 1
+        elif found == _TABLE:
+            self._table = len(self.texts)
+        else:
+            self._end_table()
+
+    def _end_table(self) -> None:
+        """A text that is alone in its table is no cell."""
+        if self._table == len(self.texts) - 1 and self.kinds[-1] is SegmentKind.CELL:
+            self.kinds[-1] = SegmentKind.PARAGRAPH
+        self._table = None
+
+    def _picture(self, text: str, words: list[str]) -> None:
+        """In the middle of a sentence a picture is read with it."""
+        self._place_links()
+        if words:
+            words.append(f" {text} ")
+        else:
+            self._add(SegmentKind.ALT, text)
+
+    def _place_links(self) -> None:
+        """The links that are open are shown by the segment that comes next."""
+        for target in self._waiting:
+            self.marked.links[target] = (*self.marked.links[target][:2], len(self.texts))
+        self._waiting.clear()
+
+    def _add(self, kind: SegmentKind, text: str) -> None:
+        self.kinds.append(kind)
+        self.texts.append(text)
+
+    def _add_hidden(self, texts: list[str]) -> None:
+        for text in texts:
+            self.hidden.append(len(self.texts))
+            self._add(SegmentKind.PARAGRAPH, text)
+        texts.clear()

@@ -6,7 +6,7 @@ elements (and those of hiding classes) are examined. Never raises; pure; linear.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from itertools import islice, pairwise
 from typing import NamedTuple
@@ -44,7 +44,7 @@ _LITERALS = (*_PROPERTIES, *(name.replace(b":", b": ") for name in _PROPERTIES),
 _TAG_NAME = re.compile(rb"<[a-zA-Z][a-zA-Z0-9:-]*(?=[\s/>])")
 _OWN_BACKGROUND = re.compile(rb"(?:background|background-color):\s?#([0-9a-fA-F])")
 _FAR_BACK = 16_384
-_STYLE_BLOCK = re.compile(rb"<style\b[^>]*>(.*?)(?:</style|\Z)", re.IGNORECASE | re.DOTALL)
+_SHEET_COMMENT = re.compile(r"/\*.*?(?:\*/|\Z)", re.DOTALL)
 _DECLARATION = re.compile(r"([a-z-]+)\s*:\s*([^;]*)")
 _ZERO = re.compile(r"0*(?:\.0+)?(?:px|pt|em|rem|%)?$")
 _FAR = re.compile(r"-\d{3,}(?:\.\d+)?(?:px|pt)|-\d{2,}(?:em|rem)")
@@ -53,39 +53,54 @@ _COLOUR = re.compile(r"#[0-9a-f]{3,8}|[a-z]{3,20}")
 _SHORT_COLOUR = re.compile(r"#...")
 
 
+# What HTML reads as a comment.
+_BOGUS = (octet for octet in range(256) if octet > ord("~") or (not chr(octet).isalpha() and octet != ord(">")))
+_COMMENTS = (b"<!", b"<?", *(bytes((*b"</", octet)) for octet in _BOGUS))
+
+
 class Look(NamedTuple):
-    """The page with marks at the tags to examine, and the classes its style sheet takes out of sight."""
+    """The page with marks at the tags to examine, the classes its style sheet takes out of sight, and whether there are
+    comments, which may stand inside words.
+    """
 
     html: bytes
     marked: bool
     classes: tuple[str, ...]
+    comments: bool
 
 
 @cache
 def _database() -> hyperscan.Database:
     database = hyperscan.Database()
-    flags = [hyperscan.HS_FLAG_CASELESS] * len(_LITERALS)
-    database.compile(expressions=[re.escape(text) for text in _LITERALS], flags=flags)
+    expressions = [b"".join(b"\\x%02x" % octet for octet in text) for text in (*_LITERALS, *_COMMENTS)]
+    database.compile(expressions=expressions, flags=[hyperscan.HS_FLAG_CASELESS] * len(expressions))
     return database
 
 
 def mark(html: bytes) -> Look:
     """Find what may hide text and mark the tags where it is declared."""
     places: list[int] = []
-    found = places.append
-    _database().scan(html, match_event_handler=lambda _id, _start, end, _flags, _: found(end))
+    comments: list[int] = []
+    count = len(_LITERALS)
+
+    def found(number: int, _start: int, end: int, _flags: int, _context: object) -> None:
+        (places if number < count else comments).append(end)
+
+    _database().scan(html, match_event_handler=found)
+    commented = any(html[end : end + 7].lower() != b"doctype" for end in comments)
     if not places:
-        return Look(html, False, ())
-    ends, sheets = set[int](), False
+        return Look(html, False, (), commented)
+    ends, sheets = set[int](), dict[int, None]()
     for place in places[:_MAX_MARKS]:
         start = html.rfind(b"<", max(0, place - _FAR_BACK), place)
         name = _TAG_NAME.match(html, start, place) if start >= 0 else None
         if name is None or _is_on_background(html, start, place):
             continue
         ends.add(name.end())
-        sheets = sheets or name[0].lower() == b"<style"
+        if name[0].lower() == b"<style":
+            sheets[start] = None
     pieces = [html[start:end] for start, end in pairwise([0, *sorted(ends), len(html)])]
-    return Look(_MARK_ATTRIBUTE.join(pieces), bool(ends), tuple(hiding_classes(html)) if sheets else ())
+    return Look(_MARK_ATTRIBUTE.join(pieces), bool(ends), tuple(hiding_classes(html, sheets)), commented)
 
 
 def _is_on_background(html: bytes, start: int, place: int) -> bool:
@@ -96,36 +111,36 @@ def _is_on_background(html: bytes, start: int, place: int) -> bool:
     return found is not None and found[1].lower() not in b"fed"
 
 
-def hiding_classes(html: bytes) -> list[str]:
-    """Classes that style sheets take out of sight for everyone: rules inside @media and the like do not count."""
-    rules = (
-        rule
-        for block in _STYLE_BLOCK.finditer(html)
-        for rule in _top_rules(block[1][:_MAX_SHEET].decode("utf-8", "replace"))
-    )
+def hiding_classes(html: bytes, sheets: Iterable[int]) -> list[str]:
+    """Classes that the style sheets whose tags begin at these places take out of sight for everyone: rules inside
+    @media and the like do not count.
+    """
+    rules = (rule for start in sheets for rule in _top_rules(_sheet(html, start)))
     found: dict[str, None] = {}
     for selector, body in islice(rules, _MAX_RULES):
-        if any(map(body.lower().__contains__, _HINTS)) and hides(declarations(body)):
-            names = map(_CLASS.match, map(str.strip, selector.lower().split(",")))
+        if hides(declarations(body)):
+            names = map(_CLASS.match, map(str.strip, selector.split(",")))
             found.update((name[1], None) for name in names if name)
     return list(found)[:_MAX_CLASSES]
 
 
+def _sheet(html: bytes, start: int) -> str:
+    """The style sheet whose tag begins here, lower-case."""
+    text = html[start : start + _MAX_SHEET].partition(b">")[2].lower()
+    return text.partition(b"</style")[0].decode("utf-8", "replace")
+
+
 def _top_rules(sheet: str) -> Iterator[tuple[str, str]]:
-    """Selector and body of each rule that stands in no other block."""
-    sheet = re.sub(r"/\*.*?(?:\*/|\Z)", " ", sheet, flags=re.DOTALL)
-    depth, selector, start = 0, "", 0
-    for brace in re.finditer(r"[{}]", sheet):
-        if brace[0] == "{":
-            if depth == 0:
-                selector, start = sheet[start : brace.start()].strip(), brace.end()
-            depth += 1
-        elif depth:
-            depth -= 1
-            if depth == 0:
-                if not selector.startswith("@"):
-                    yield selector, sheet[start : brace.start()]
-                start = brace.end()
+    """Selector and body of each rule that may hide something and stands in no other block."""
+    sheet = _SHEET_COMMENT.sub(" ", sheet)
+    hints = [hint for hint in _HINTS if hint in sheet]
+    depth = 0
+    for block in sheet.split("}")[:-1]:
+        opened = block.count("{")
+        if depth == 0 and opened == 1 and any(map(block.__contains__, hints)):
+            selector, _, body = block.partition("{")
+            yield selector.strip(), body
+        depth = max(0, depth + opened - 1)
 
 
 def declarations(style: str) -> dict[str, str]:
