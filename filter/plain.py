@@ -10,6 +10,8 @@ from itertools import islice
 
 from .labels import SegmentKind
 
+MAX_STRUCTURED = 200_000
+"""Characters of one text in which marks of structure are looked for."""
 MAX_LINES = 10_000
 """Marks of structure (blank lines, list items, quotations) of one text that are told apart."""
 
@@ -68,11 +70,11 @@ def paragraphs(text: str) -> Iterator[tuple[SegmentKind, str]]:
 
     Lines of text are joined until something marks a new start: a blank line or ruler, a list item, a quoted line, the
     head of a reply (all below it is quoted) or a signature mark (all below it is footer, unless it offers something).
-    After `MAX_LINES` such marks, what follows is one paragraph.
+    After `MAX_LINES` such marks or `MAX_STRUCTURED` characters, what follows is one paragraph.
     """
     text = "\n" + text.replace("\r\n", "\n").replace("\r", "\n").strip() + "\n"
     rest, start = SegmentKind.PARAGRAPH, 0
-    for mark in islice(_MARK.finditer(text), MAX_LINES):
+    for mark in islice(_MARK.finditer(text, 0, MAX_STRUCTURED), MAX_LINES):
         if run := text[start : mark.start()]:
             yield _kind(run, rest), run
         sort, start = mark.lastgroup, mark.end()
