@@ -5,7 +5,7 @@ claim of service on promotional content is `disguised`. Never raises on any `Mes
 in `Classification.unread`. Pure: no I/O, no clock.
 
 How evidence becomes a label (numbers in `rules.Weights`):
-- within a sentence, `neutral` evidence (a context in which promotional words are innocent) is taken off the promotion;
+- `neutral` evidence (a phrase in which promotional words are innocent) is taken off the promotion that it covers;
 - words of promotion in a sentence that asks for consent count as the ask (law rule R3);
 - a segment counts its strongest sentence whole and the others in part; footers and quoted text count less;
 - weak evidence scattered over segments adds up, at a discount; headers and link tracking support, never decide;
@@ -19,13 +19,15 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Final, NamedTuple
 
 from .labels import Channel, Label, SegmentKind, SegmentLabel
 from .message import UNREAD, DefectCode, Message
-from .pattern import OPENING, offsets, sheet
 from .rules import Hit, RuleSet
+from .sheet import BETWEEN, OPENING, fold, offsets, sheet
+
+MAX_SHOWN: Final = 50  # matches of one rule in a segment, or of a pattern in a sentence, that are shown as evidence
 
 
 class Evidence(NamedTuple):
@@ -123,18 +125,27 @@ class Classification:
 
     def _evidence(self, index: int) -> tuple[Evidence, ...]:
         """The words that each rule matched in a segment, in order; where one rule's matches overlap, the longest."""
-        text = self.message.segments[index].text
-        where = offsets(text)
         hits = self.judgements[index].hits
         opening = self.text.rfind(OPENING.encode(), 0, hits[0].start + 1) + 1
+        where = self._offsets(index, opening)
         spans: dict[int, list[tuple[int, int]]] = {}
         for hit in hits:
             pattern = self.rules.patterns[hit.pattern]
-            for match in pattern.exact.finditer(self.text, hit.start, hit.end + 2):
-                first, last = (_characters(self.text, opening, place) for place in match.span())
-                spans.setdefault(pattern.rule, []).append((where[first], where[last - 1] + 1))
-        found = ((start, end, rule) for rule, all_spans in spans.items() for start, end in _apart(all_spans))
-        return tuple(self._one(index, rule, start, end) for start, end, rule in sorted(found))
+            for match in islice(pattern.exact.finditer(self.text, hit.start, hit.end + 2), MAX_SHOWN):
+                # The opening of a segment, which ^ matches, is no character of it.
+                start, end = (max(place - opening, 0) for place in match.span())
+                spans.setdefault(pattern.rule, []).append((where[start], where[end - 1] + 1))
+        shown = ((start, end, rule) for rule, found in spans.items() for start, end in _apart(found)[:MAX_SHOWN])
+        return tuple(self._one(index, rule, start, end) for start, end, rule in sorted(shown))
+
+    def _offsets(self, index: int, opening: int) -> list[int]:
+        """For each octet of a segment's part of the sheet, the character of the segment that it belongs to."""
+        text = self.message.segments[index].text
+        where = offsets(text)
+        if fold(text).isascii():
+            return where
+        kept = self.text[opening : self.text.index(BETWEEN.encode(), opening)].decode()
+        return [place for char, place in zip(kept, where, strict=False) for _ in char.encode()] + where[-1:]
 
     def _one(self, index: int, number: int, start: int, end: int) -> Evidence:
         rule = self.rules.rules[number]
@@ -204,7 +215,7 @@ class Classifier:
         """Judge a message; linear in its text."""
         weights = self.rules.weights
         text = sheet([segment.text for segment in message.segments]).encode()
-        judgements = self._judgements(message, self.rules.scan(text))
+        judgements = self._judgements(message, self.rules.scan(text), text)
         promotion = self._promotion(judgements.values())
         ask = max((j.ask for j in judgements.values()), default=0.0)
         support = _support(message) if promotion or ask else ()
@@ -240,13 +251,13 @@ class Classifier:
         weak = sum(p for p in found if p < weights.threshold)
         return max(max(found, default=0.0), weights.scattered * weak)
 
-    def _judgements(self, message: Message, hits: Sequence[Hit]) -> dict[int, Judgement]:
+    def _judgements(self, message: Message, hits: Sequence[Hit], text: bytes) -> dict[int, Judgement]:
         judged = {}
         for index, group in groupby(hits, key=_segment_of):
             segment = message.segments[index]
             kept = tuple(hit for hit in group if self._applies(hit, segment.kind, message))
             if kept:
-                judged[index] = self._judge(segment.kind, kept)
+                judged[index] = self._judge(segment.kind, kept, text)
         return judged
 
     def _applies(self, hit: Hit, kind: SegmentKind, message: Message) -> bool:
@@ -254,18 +265,51 @@ class Classifier:
         rule = self.rules.rules[number]
         return self._everywhere[number] or (kind in rule.kinds and message.channel in rule.channels)
 
-    def _judge(self, kind: SegmentKind, hits: tuple[Hit, ...]) -> Judgement:
+    def _judge(self, kind: SegmentKind, hits: tuple[Hit, ...], text: bytes) -> Judgement:
         """Weigh one segment: promotion and ask sentence by sentence (a sentence is a line), the rest as a whole."""
         if len(hits) == 1:
             whole = self._sums(hits)
             promotion, ask = whole.promotion, whole.ask
         else:
-            sentences = [self._sums(sentence) for _, sentence in groupby(hits, key=_line_of)]
-            whole = sentences[0] if len(sentences) == 1 else self._sums(hits)
-            promotion = self._strongest_and_rest([0.0 if s.ask else _net(s) for s in sentences])
-            ask = self._strongest_and_rest([s.ask + _net(s) if s.ask else 0.0 for s in sentences])
+            whole = self._sums(hits)
+            sentences = [self._sentence(tuple(sentence), text) for _, sentence in groupby(hits, key=_line_of)]
+            promotion = self._strongest_and_rest([0.0 if ask else promotion for promotion, ask in sentences])
+            ask = self._strongest_and_rest([ask + promotion if ask else 0.0 for promotion, ask in sentences])
         factor = self.rules.weights.kinds.get(kind, 1.0)
         return self._named(factor * promotion, factor * ask, factor * whole.survey, factor * whole.service, hits)
+
+    def _sentence(self, hits: tuple[Hit, ...], text: bytes) -> tuple[float, float]:
+        """Promotion, less what its context excuses, and ask of one sentence."""
+        sums = self._sums(hits)
+        if sums.promotion and sums.innocence:
+            return self._unexcused(hits, text), sums.ask
+        return sums.promotion, sums.ask
+
+    def _unexcused(self, hits: tuple[Hit, ...], text: bytes) -> float:
+        """Promotion of a sentence with innocent phrases: each of them excuses the words that it covers, by its weight.
+
+        A rule with several matches counts with the one that is excused least.
+        """
+        innocent = [
+            span for hit in hits if self._argues(hit) is SegmentLabel.NEUTRAL for span in self._spans(hit, text)
+        ]
+        left: dict[int, float] = {}
+        for hit in hits:
+            if self._argues(hit) is SegmentLabel.MARKETING:
+                for start, end, weight in self._spans(hit, text):
+                    excused = max((w for first, last, w in innocent if first < end and start < last), default=0.0)
+                    number = self._owner[hit.pattern]
+                    left[number] = max(left.get(number, 0.0), weight - excused)
+        return sum(left.values())
+
+    def _argues(self, hit: Hit) -> SegmentLabel:
+        return _ARGUED[self._column[self._owner[hit.pattern]]]
+
+    def _spans(self, hit: Hit, text: bytes) -> Iterable[tuple[int, int, float]]:
+        """Where a pattern matches in its line, with the rule's weight."""
+        weight = self._weight[self._owner[hit.pattern]]
+        for match in self.rules.patterns[hit.pattern].exact.finditer(text, hit.start, hit.end + 2):
+            yield *match.span(), weight
 
     def _sums(self, hits: Iterable[Hit]) -> _Sums:
         """What some matches argue for, each rule once."""
@@ -292,11 +336,6 @@ class Classifier:
         return strongest + self.rules.weights.rest_of_segment * (sum(values) - strongest)
 
 
-def _net(sums: _Sums) -> float:
-    """Promotion of a sentence, less what its context excuses."""
-    return max(0.0, sums.promotion - sums.innocence)
-
-
 def _segment_of(hit: Hit) -> int:
     return hit.segment
 
@@ -307,11 +346,6 @@ def _line_of(hit: Hit) -> int:
 
 def _probability(evidence: float, slope: float, intercept: float) -> float:
     return round(1 / (1 + math.exp(-min(slope * evidence + intercept, 50.0))), 4)
-
-
-def _characters(text: bytes, opening: int, place: int) -> int:
-    """Characters of a segment before an octet of the sheet."""
-    return len(text[opening:place].decode(errors="replace"))
 
 
 def _apart(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -23,9 +23,10 @@ from .cli_rules import rules_commands
 from .config import Config, load_config
 from .consent_store import ConsentStore
 from .demo import run_demo
+from .display import visible
 from .documents import classification_document, decision_document
 from .errors import ConsentDataError, InputError
-from .explain import page, visible
+from .explain import page
 from .labels import Channel
 from .law import load_law
 from .message import Message, message_from_json, message_from_text, parse_message
@@ -116,11 +117,13 @@ def _classify_lines(classifier: Classifier) -> bool:
         name: Any = number
         try:
             document = _json_object(line)
-            name = document.get("id", number)
+            given = document.get("id")
+            name = number if given is None else given
             result = classification_document(name, classifier.classify(_message(document)))
         except InputError as error:
             result, good = {"id": name, "error": str(error)}, False
         console.write_json(result)
+        sys.stdout.flush()  # a program that feeds us through a pipe waits for each answer
     return good
 
 
@@ -137,7 +140,7 @@ def _json_object(line: bytes) -> Mapping[str, Any]:
 def _message(document: Mapping[str, Any]) -> Message:
     """A message of `--jsonl`: `raw_base64` holds RFC 5322 octets, anything else is a JSON message."""
     if "raw_base64" not in document:
-        return message_from_json(document)
+        return message_from_json({**document, "id": None})
     try:
         return parse_message(base64.b64decode(document["raw_base64"], validate=True))
     except (binascii.Error, ValueError, TypeError) as error:
@@ -200,7 +203,7 @@ def _consent(settings: Config) -> ConsentStore | None:
     try:
         return app.consent_store(settings)
     except ConsentDataError as error:
-        console.err.print(f"consentry: {error}", style="yellow", markup=False)
+        console.err.print(visible(f"consentry: {error}", "yellow"))
         return None
 
 

@@ -13,10 +13,11 @@ from rich.text import Text
 from . import app, console
 from .consent_import import FORMATS, ImportReport, import_file, parse_event
 from .consent_store import Account, ConsentStore, Stats
+from .display import visible
 from .documents import answer_document, event_document
 from .errors import InputError
 from .evidence import Invalidity
-from .explain import consent_lines, describe, moment, visible
+from .explain import consent_lines, describe, moment
 from .labels import Channel
 from .law import load_law
 

@@ -11,8 +11,8 @@ from rich.table import Table
 from . import console
 from .app import user_cache
 from .classify import Classification, Classifier
+from .display import visible
 from .errors import InputError, RuleError
-from .explain import visible
 from .labels import Label
 from .law import load_law, unknown_citations
 from .message import message_from_json

@@ -6,8 +6,9 @@ line, a wrong label, a failed example), 2 the command could not do its work.
 
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import time_ns
 from typing import Any, Final
@@ -17,6 +18,7 @@ import typer
 from rich.console import Console
 from rich.status import Status
 
+from .display import visible
 from .errors import ConsentryError, InputError
 
 FOUND: Final = 1
@@ -56,16 +58,36 @@ def busy(what: str) -> Iterator[Callable[[str], None]]:
 
 
 def run(command: Callable[[], None]) -> None:
-    """Run the command line: our errors become one message and exit status 2; a closed pipe ends quietly."""
+    """Run the command line: an error becomes one message and exit status 2; a closed pipe ends quietly.
+
+    A bug of ours keeps its traceback, and status 2: status 1 means that something was found.
+    """
     try:
         command()
+        sys.stdout.flush()
     except ConsentryError as error:
-        err.print(f"consentry: {error}", style="red", markup=False)
-        sys.exit(FAILED)
+        _fail(str(error))
     except BrokenPipeError:
-        # The reader (head, less) has seen enough; keep the interpreter from complaining at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()  # the reader (head, less) has seen enough
         sys.exit(0)
+    except OSError as error:
+        _discard_output()
+        _fail(f"{error.filename or 'output'}: {error.strerror or error}")
+    except Exception:  # noqa: BLE001 -- printed in full, and told apart from a finding
+        traceback.print_exc()
+        sys.exit(FAILED)
+
+
+def _fail(message: str) -> None:
+    for line in f"consentry: {message}".splitlines():
+        err.print(visible(line, "red"), soft_wrap=True)
+    sys.exit(FAILED)
+
+
+def _discard_output() -> None:
+    """Send what is still to be written nowhere, or the interpreter would try again at exit, and complain."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def found_something() -> typer.Exit:

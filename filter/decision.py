@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from .classify import Classification, Classifier
-from .consent import ConsentAnswer, Scope
+from .consent import ConsentAnswer, ConsentState, Scope
 from .errors import AddressError, ConsentDataError
 from .message import Message
 from .policy import Policy, Trouble, Verdict, decide
@@ -70,13 +70,15 @@ class Decider:
         if self.consent is None:
             return Trouble.UNAVAILABLE
         try:
-            if self.consent.stale(at):
-                return Trouble.STALE
-            return self.consent.lookup(recipient, scope, at)
+            answer = self.consent.lookup(recipient, scope, at)
+            stale = self.consent.stale(at)
         except AddressError:
             return Trouble.BAD_ADDRESS
         except ConsentDataError:
             return Trouble.UNAVAILABLE
+        # Age makes a yes doubtful; a no and a block stay what they are (law rule R46).
+        settled = answer.blocked or answer.state is ConsentState.OBJECTED
+        return Trouble.STALE if stale and not settled else answer
 
 
 def _domain(address: str) -> str:

@@ -5,6 +5,7 @@ anew in a directory of its own, and the clock is fixed (`AS_OF`), so that the ta
 """
 
 import shutil
+import sys
 from collections.abc import Sequence
 from email.utils import getaddresses
 from pathlib import Path
@@ -17,12 +18,14 @@ from . import app, console
 from .config import load_config
 from .consent_import import import_file
 from .decision import Decider, Decision
+from .display import visible
 from .errors import ConsentDataError
-from .explain import BECAUSE, DONE, MEANING, visible
+from .explain import BECAUSE, DONE, MEANING
 from .message import parse_message
 from .policy import Disposition, Reason
 from .resources import config_dir
 
+_MARK: Final = ".consentry-demo"
 AS_OF: Final = 1_795_165_200_000  # 2026-11-20T09:00Z; the consent records are dated around it
 
 
@@ -45,14 +48,14 @@ def run_demo(directory: Path) -> None:
 
 
 def _prepare(directory: Path, source: Path) -> Path:
-    """An empty demo directory with its configuration; a directory that is not a demo's is left alone."""
-    config_file = directory / "filter.toml"
-    if directory.exists() and any(directory.iterdir()) and not config_file.is_file():
+    """An empty demo directory with its configuration; anything that is not a demo's own is left alone."""
+    mark = directory / _MARK
+    if directory.exists() and any(directory.iterdir()) and not mark.is_file():
         raise ConsentDataError(f"{directory}: not empty and no demo directory; name another with --dir")
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
-    shutil.copyfile(source / "filter.toml", config_file)
-    return config_file
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    mark.touch()
+    shutil.rmtree(directory / "store", ignore_errors=True)
+    return Path(shutil.copyfile(source / "filter.toml", directory / "filter.toml"))
 
 
 def _decide(file: Path, decider: Decider) -> Decision:
@@ -114,9 +117,14 @@ def _closing(decided: Sequence[tuple[Path, Decision]], config_file: Path) -> Non
     )
     shown = next(((f, d) for f, d in decided if d.classification.disguised), decided[0])
     rcpt = " ".join(f"--rcpt {one.recipient}" for one in shown[1].recipients[:2])
-    command = f"consentry explain {_short(shown[0])} {rcpt} --at 2026-11-20T09:00 -c {config_file}"
+    command = f"{_program()} explain {_short(shown[0])} {rcpt} --at 2026-11-20T09:00 -c {config_file}"
     console.out.print("To see why, in words a lawyer can read:\n")
-    console.out.print(Text(f"  .venv/bin/{command}"), soft_wrap=True)
+    console.out.print(Text(f"  {command}"), soft_wrap=True)
+
+
+def _program() -> str:
+    """How the user starts this command again."""
+    return str(_short(Path(sys.argv[0]))) if Path(sys.argv[0]).name == "consentry" else "consentry"
 
 
 def _short(path: Path) -> Path:

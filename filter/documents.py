@@ -9,13 +9,14 @@ from typing import Any
 from .classify import Classification, JudgedSegment
 from .consent import ConsentAnswer, ConsentEvent
 from .decision import Decision, RecipientDecision
+from .display import printable
 from .policy import Trouble
 
 
-def classification_document(name: str, classification: Classification) -> dict[str, Any]:
+def classification_document(name: Any, classification: Classification) -> dict[str, Any]:
     """What a message is; `name` identifies it (a file name, or the id of a JSON message)."""
     return {
-        "id": name,
+        "id": printable(name) if isinstance(name, str) else name,
         "label": classification.label,
         "score": classification.score,
         "claimed": classification.claimed,
@@ -62,7 +63,7 @@ def decision_document(name: str, decision: Decision) -> dict[str, Any]:
 def _recipient_document(one: RecipientDecision) -> dict[str, Any]:
     verdict = one.verdict
     return {
-        "recipient": one.recipient,
+        "recipient": printable(one.recipient),
         "disposition": verdict.disposition,
         "would": verdict.would,
         "reason": verdict.reason,

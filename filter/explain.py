@@ -6,6 +6,7 @@ unprintable characters made visible. Raises nothing.
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Final
 
 from rich.console import Group, RenderableType
@@ -27,6 +28,7 @@ from .consent import (
     UnknownBecause,
 )
 from .decision import Decision, RecipientDecision
+from .display import visible
 from .labels import Label, SegmentLabel
 from .law import LawRule, cited
 from .message import DefectCode
@@ -232,15 +234,17 @@ def _reason(evidence: Sequence[Evidence], law: Mapping[str, LawRule]) -> Text:
     return text
 
 
-def _quote(text: str, evidence: Iterable[Evidence], style: str) -> Text:
+def _quote(text: str, evidence: Sequence[Evidence], style: str) -> Text:
     """The passage with evidence highlighted, cut to what surrounds it."""
+    marks = sorted({place for e in evidence for place in (e.start, e.end)})
+    first = max(0, marks[0] - _CONTEXT) if marks else 0
+    last = min(len(text), marks[-1] + _CONTEXT) if marks else len(text)
     spans = [(e.start, e.end) for e in evidence]
-    first = max(0, min((s for s, _ in spans), default=0) - _CONTEXT)
-    last = min(len(text), max((e for _, e in spans), default=len(text)) + _CONTEXT)
-    quoted = visible(text[first:last])
-    for start, end in spans:
-        quoted.stylize(style, start - first, end - first)
-    return Text.assemble("… " if first else "", quoted, " …" if last < len(text) else "")
+    quoted = Text("… " if first else "")
+    for start, end in pairwise([first, *marks, last]):
+        marked = any(begin <= start < stop for begin, stop in spans)
+        quoted.append(visible(text[start:end], style if marked else ""))
+    return quoted.append(" …" if last < len(text) else "")
 
 
 def _scope(decision: Decision) -> RenderableType:
@@ -321,9 +325,3 @@ def _for_whom(scope: Scope) -> str:
 def moment(at: int) -> str:
     """An instant in words; UTC, to the minute."""
     return datetime.fromtimestamp(at / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC") if at else "at an unknown time"
-
-
-def visible(text: str, style: str = "") -> Text:
-    """Text with everything unprintable (escape sequences, direction marks) shown as a code."""
-    safe = "".join(c if c.isprintable() else f"<{ord(c):04x}>" for c in text)
-    return Text(safe, style=style)

@@ -11,8 +11,8 @@ and brackets, and it never reaches beyond a sentence. The syntax:
     ^shop now$                  ^ first: start of the segment; $ last: its end (a closing . ! ? > allowed)
     \(                          a mark standing for itself
 
-A space in a pattern stands for a space, a hyphen, or a comma and a space. Patterns are matched on `sheet` text: folded
-to ASCII where it can be, one sentence a line, each segment opened by `OPENING`.
+A space in a pattern stands for a space, a hyphen, or a comma and a space. Patterns are matched on a `sheet`: one
+sentence a line, each segment opened by `OPENING`.
 
 Every pattern compiles to two expressions. `scan` is for Hyperscan, one pass for thousands of patterns; a gap is "the
 rest of the line" there, because counting words costs it 3 times as much. `exact` is for `re`: it settles the few lines
@@ -22,20 +22,17 @@ Raises `PatternError` (position, what was found, what is allowed) and nothing el
 """
 
 import re
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby, takewhile
 from typing import Final, NamedTuple, NoReturn
 
+from .sheet import BETWEEN, OPENING, fold
+
 MAX_LENGTH: Final = 480
 MAX_GAP: Final = 8
 MAX_DEPTH: Final = 5
-
-OPENING: Final = "\x01"
-CLOSING: Final = "\n"
-_BETWEEN: Final = CLOSING + OPENING
 
 # Words that stand in any line of any message; see `_Sequence.core`.
 _COMMON_WORDS: Final = """
@@ -66,73 +63,8 @@ VALUES: Final = {
     "link": r"(?:\bhttps?://[a-z0-9]|\bwww\.[a-z0-9]|\blink\b)[^ \n]*",
     "ref": r"\b[a-z]*[ #/]?\d[a-z0-9/]*\b",
 }
-# Characters whose compatibility form is not the ASCII character a reader sees.
-_LOOKS_LIKE: Final = dict(
-    zip(
-        "‘’‚‛′`´“”„«»″‐‑‒–—―−£€¥₹₽₩…。！？•·×ßæÆøØłŁđĐıœŒþð",  # noqa: RUF001 -- the confusable signs are the point
-        "'''''''\"\"\"\"\"\"-------$$$$$$..!?**xsaAoOlLdDioOtd",
-        strict=True,
-    )
-)
 # Hyperscan reports every end a match can have; at the end of a pattern the start of a URL is enough for it.
 _LINK_START: Final = r"(?:\bhttps?://|\bwww\.|\blink\b)"
-# Folded first, each in one sweep: most mail has no others.
-_USUAL: Final = "£€’‘“”–—•"  # noqa: RUF001 -- as above
-_FOREIGN: Final = re.compile(r"[^\x00-\x7f]")
-
-
-def sheet(segments: Iterable[str]) -> str:
-    """The text that patterns are matched on: every segment's sentences, one a line.
-
-    Each segment is preceded by `OPENING`, and the sheet ends with `CLOSING` and `OPENING`.
-    """
-    text = fold(OPENING + _BETWEEN.join(segments) + _BETWEEN).replace("-", " ").replace(", ", " ")
-    while "  " in text:
-        text = text.replace("  ", " ")
-    # A sentence ends with its mark and a space, perhaps after a closing quote or bracket.
-    for mark in ".!?":
-        if mark in text:
-            for end in (mark, mark + '"', mark + ")"):
-                text = text.replace(end + " ", end + CLOSING)
-    return text
-
-
-def offsets(segment: str) -> list[int]:
-    """For each character that `sheet` keeps of a segment (`OPENING` apart), its offset in the segment; then the end.
-
-    Slow and exact, for showing evidence; `sheet` is what the hot path uses.
-    """
-    folded, kept, before = fold(segment).replace("-", " "), [], ""
-    for i, char in enumerate(folded):
-        if (char == "," and folded[i + 1 : i + 2] == " ") or (char == " " and before == " "):
-            continue
-        kept.append(i)
-        before = char
-    return [*kept, len(segment)]
-
-
-def fold(text: str) -> str:
-    """Typographic and accented characters as the ASCII a reader sees, one for one; others as they are."""
-    if text.isascii():
-        return text
-    for char in _USUAL:
-        if char in text:
-            text = text.replace(char, _LOOKS_LIKE[char])
-    return text if text.isascii() else _FOREIGN.sub(_fold_char, text)
-
-
-def _fold_char(match: re.Match[str]) -> str:
-    char = match[0]
-    return _FOLDED.get(char) or _FOLDED.setdefault(char, _ascii_look(char))
-
-
-def _ascii_look(char: str) -> str:
-    """The ASCII character a reader sees (é -> e, full-width A -> A); any other character stays as it is."""
-    base = unicodedata.normalize("NFKD", char)[0]
-    return base if base.isascii() and base.isprintable() else char
-
-
-_FOLDED: Final = dict(_LOOKS_LIKE)  # grows by what is met; bounded by the size of Unicode
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,9 +109,14 @@ def compile_pattern(pattern: str) -> Expressions:
 
 def _bounded(body: "_Sequence", *, scan: bool, start: bool, end: bool) -> str:
     """The expression of a sequence, tied to the start or end of its segment where that is asked for."""
-    closing = (_BETWEEN if scan else f"(?={_BETWEEN})") if end else ""
+    closing = (BETWEEN if scan else f"(?={BETWEEN})") if end else ""
     regex = body.regex(scan=scan, left=not start, right=not end)
     return (OPENING if start else "") + regex + ("[.!?> ]*" if end else "") + closing
+
+
+def _plain(word: str) -> str:
+    """A word of a pattern as it stands in a sheet."""
+    return " ".join(fold(word).lower().replace("-", " ").rstrip(",").split())
 
 
 def _ends_a_word(char: str) -> bool:
@@ -193,7 +130,7 @@ class _Word:
     prefix: bool
 
     def regex(self, *, scan: bool, left: bool, right: bool) -> str:
-        text = fold(self.text).lower().replace("-", " ").rstrip(",")
+        text = _plain(self.text)
         before = r"\b" if left and _ends_a_word(text[0]) else ""
         # Hyperscan would report every end that a prefix can have; the first is enough for it.
         if self.prefix:
@@ -286,7 +223,7 @@ def _telling(items: Iterable[_Item]) -> bool:
 
 def _is_telling(item: _Item) -> bool:
     if isinstance(item, _Word):
-        return fold(item.text).lower() not in _COMMON
+        return _plain(item.text) not in _COMMON
     return isinstance(item, _Group) and not item.optional and all(_telling(choice.items) for choice in item.choices)
 
 
@@ -389,6 +326,9 @@ class _Parser:
             self.at = start
             found = f"'{self.pattern[start]}'" if start < self.end else "the end"
             self.fail(f"{found} where a word should stand", "words are separated by exactly one space")
+        if not _plain("".join(chars)):
+            self.at = start
+            self.fail(f"'{''.join(chars)}', which matches nothing", "a word has more than hyphens and commas")
         prefix = self.at < self.end and self.pattern[self.at] == "*"
         self.at += prefix
         if self.at < self.end and self.pattern[self.at] not in " )]|":

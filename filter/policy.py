@@ -84,6 +84,8 @@ _TROUBLE_REASON: Final = {
     Trouble.STALE: Reason.CONSENT_STALE,
     Trouble.BAD_ADDRESS: Reason.BAD_ADDRESS,
 }
+# Pictures are the message: a line of text beside them proves nothing about what they show.
+_NEVER_EXCUSED: Final = frozenset({DefectCode.IMAGE_ONLY})
 _NO_BASIS: Final = frozenset({_O, _U})
 
 
@@ -92,7 +94,8 @@ class Policy:
     """The table, and what is done when we do not know.
 
     - `on_consent_unavailable`, `on_consent_stale`, `on_bad_address`: promotional mail without a consent look-up.
-    - `on_unread_content`: content that could not be read, with no service evidence in what could, to O or U.
+    - `on_unread_content`: content that could not be read, with no service evidence in what could, to O or U; a
+      message of pictures only in any case.
     - `on_unsure`: labelled service, but with a score of at least `unsure_from` and no service evidence, to O or U.
     - `on_blocked`: a technical or legal block on the address that covers all mail (law A10, step 1).
     """
@@ -135,7 +138,7 @@ def decide(
     state = _U if isinstance(consent, Trouble) else consent.state
     would, reason = _enforced(classification, consent, policy, null_sender=null_sender)
     notes: tuple[Reason, ...] = ()
-    if classification.disguised and not null_sender:
+    if classification.disguised:
         # The mismatch is the graver finding: it leads wherever the copy is not relayed.
         reason, notes = (
             (Reason.DISGUISED_MARKETING, (reason,)) if would is not _RELAY else (reason, (Reason.DISGUISED_MARKETING,))
@@ -165,15 +168,20 @@ def _enforced(
 
 def _service(classification: Classification, state: ConsentState, policy: Policy) -> tuple[Disposition, Reason]:
     """Mail without promotion flows, unless we may have missed some and the recipient has not agreed to any."""
-    if state in _NO_BASIS and not _known_service(classification):
-        if any(code is not DefectCode.ATTACHMENT for code in classification.unread):
+    if state in _NO_BASIS:
+        known = _known_service(classification)
+        if any(
+            code in _NEVER_EXCUSED or not known for code in classification.unread if code is not DefectCode.ATTACHMENT
+        ):
             return policy.on_unread_content, Reason.UNREAD_CONTENT
-        if classification.score >= policy.unsure_from:
+        if classification.score >= policy.unsure_from and not known:
             return policy.on_unsure, Reason.UNSURE
     label = classification.label
     return policy.table[label][state], Reason.SURVEY if label is Label.SURVEY else Reason.SERVICE
 
 
 def _known_service(classification: Classification) -> bool:
-    """Whether what was read shows a genuine service purpose."""
-    return any(j.label in (SegmentLabel.SERVICE, SegmentLabel.SURVEY) for j in classification.judgements.values())
+    """Whether what a recipient sees shows a genuine service purpose; hidden words show none."""
+    segments = classification.message.segments
+    shown = (j.label for i, j in classification.judgements.items() if not segments[i].hidden)
+    return any(label in (SegmentLabel.SERVICE, SegmentLabel.SURVEY) for label in shown)

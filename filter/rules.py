@@ -16,13 +16,15 @@ import hyperscan
 
 from .errors import Problem, RuleError
 from .labels import Channel, SegmentKind, SegmentLabel
-from .pattern import OPENING, Expressions, PatternError, compile_pattern, sheet
+from .pattern import Expressions, PatternError, compile_pattern
+from .sheet import OPENING, sheet
 
 MAX_WEIGHT: Final = 6.0
 _ID: Final = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*(?:\.[a-z0-9]+(?:-[a-z0-9]+)*)+")
 _FLAGS: Final = hyperscan.HS_FLAG_CASELESS
 _FIELDS: Final = ("id", "label", "weight", "patterns", "in", "channels", "cites", "note", "match", "no_match")
 _MIN_EXAMPLES: Final = 2
+_SHOWN: Final = 400  # characters of a long list in a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,36 +162,53 @@ def parse_weights(name: str, text: str, rules: Iterable[Rule]) -> Weights:
     """Read the weights file (TOML); raises RuleError. Unknown keys, kinds or rule ids are errors."""
     problems: list[Problem] = []
     document = _toml(name, text, problems)
-    numbers = {key: document.pop(key) for key in list(document) if key in _WEIGHT_NUMBERS}
-    version = document.pop("version", None)
-    kinds, overrides = document.pop("kinds", {}), document.pop("rules", {})
     known = {rule.id for rule in rules}
-    if not isinstance(version, str):
-        problems.append(Problem(f"{name}: version", str(version or ""), "a text that names this set of weights"))
-    problems.extend(
-        Problem(f"{name}: {key}", "", f"unknown; known keys: {', '.join(_WEIGHT_KEYS)}") for key in document
-    )
-    for key, value in {**numbers, **kinds, **overrides}.items():
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            problems.append(Problem(f"{name}: {key}", repr(value), "a number"))
-    problems.extend(
-        Problem(f"{name}: kinds.{key}", "", f"known kinds: {', '.join(SegmentKind)}")
-        for key in kinds
-        if key not in set(SegmentKind)
-    )
-    problems.extend(Problem(f"{name}: rules.{key}", "", "no rule has this id") for key in overrides if key not in known)
+    version = document.pop("version", None)
+    if not isinstance(version, str) or not version:
+        problems.append(Problem(f"{name}: version", repr(version), "a text that names this set of weights"))
+    kinds = _numbers(f"{name}: kinds", document.pop("kinds", {}), set(SegmentKind), 1.0, problems)
+    overrides = _numbers(f"{name}: rules", document.pop("rules", {}), known, MAX_WEIGHT, problems)
+    numbers = _numbers(name, document, set(_WEIGHT_LIMITS), _WEIGHT_LIMITS, problems)
     if problems:
         raise RuleError("the weights cannot be used", problems)
     return Weights(
         version=str(version),
-        kinds={SegmentKind(kind): float(value) for kind, value in kinds.items()},
-        rules={rule: float(value) for rule, value in overrides.items()},
-        **{key: float(value) for key, value in numbers.items()},
+        kinds={SegmentKind(kind): value for kind, value in kinds.items()},
+        rules=overrides,
+        **numbers,
     )
 
 
-_WEIGHT_NUMBERS: Final = ("threshold", "rest_of_segment", "scattered", "support_cap", "slope", "intercept")
-_WEIGHT_KEYS: Final = ("version", *_WEIGHT_NUMBERS, "kinds", "rules")
+def _numbers(
+    place: str, given: Any, known: set[Any], limit: float | Mapping[str, float], problems: list[Problem]
+) -> dict[str, float]:
+    """A table of numbers above 0 and at most `limit` (one for all, or by key); the intercept alone is below 0."""
+    if not isinstance(given, dict):
+        problems.append(Problem(place, repr(given), "a table of numbers"))
+        return {}
+    numbers = {}
+    for key, value in given.items():
+        most = limit.get(key, 0.0) if isinstance(limit, Mapping) else limit
+        low, high = sorted((0.0, most))
+        if key not in known:
+            problems.append(
+                Problem(f"{place}: {key}", "", f"unknown; known: {', '.join(sorted(map(str, known)))[:400]}")
+            )
+        elif isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high or value == 0:
+            problems.append(Problem(f"{place}: {key}", repr(value), f"a number from {low:g} to {high:g}, not 0"))
+        else:
+            numbers[key] = float(value)
+    return numbers
+
+
+_WEIGHT_LIMITS: Final = {
+    "threshold": 20.0,
+    "rest_of_segment": 1.0,
+    "scattered": 1.0,
+    "support_cap": 2.0,
+    "slope": 20.0,
+    "intercept": -50.0,
+}
 
 
 def version_of(rules: Iterable[Rule], weights: Weights) -> str:
@@ -271,7 +290,10 @@ def _parse_file(name: str, text: str, problems: list[Problem]) -> list[Rule]:
     return [rule for rule in rules if rule]
 
 
-def _parse_rule(place: str, entry: Mapping[str, Any], lang: str, problems: list[Problem]) -> Rule | None:
+def _parse_rule(place: str, entry: Any, lang: str, problems: list[Problem]) -> Rule | None:
+    if not isinstance(entry, dict):
+        problems.append(Problem(place, repr(entry), "a table; write [[rule]], with double brackets"))
+        return None
     reader = _Reader(place, entry, problems)
     rule = Rule(
         id=reader.id(),
@@ -316,14 +338,18 @@ class _Reader:
 
     def choice(self, name: str, allowed: type[SegmentLabel]) -> str:
         value = self.entry.get(name)
-        if value not in set(allowed):
+        if not isinstance(value, str) or value not in set(allowed):
             self.problem(name, repr(value), f"one of {', '.join(allowed)}")
             return next(iter(allowed))
         return str(value)
 
     def choices(self, name: str, allowed: type[SegmentKind] | type[Channel]) -> list[str]:
         values = self.entry.get(name, list(allowed))
-        if not isinstance(values, list) or not values or not set(values) <= set(allowed):
+        if (
+            not isinstance(values, list)
+            or not values
+            or not all(isinstance(v, str) and v in set(allowed) for v in values)
+        ):
             self.problem(name, repr(values), f"a list of {', '.join(allowed)}")
             return list(allowed)
         return values

@@ -20,8 +20,8 @@ from filter.allocator import keep_freed_memory
 from filter.app import user_cache
 from filter.classify import Classifier
 from filter.message import parse_message
-from filter.pattern import sheet
 from filter.rule_files import load
+from filter.sheet import sheet
 
 CALLS = 50
 

@@ -20,7 +20,7 @@ RULES = (
     rule("offer.weak", "marketing", 0.8, "exclusive"),
     rule("offer.treat", "marketing", 1.5, "treat yourself"),
     rule("cta.button", "marketing", 2.5, "^shop now$", kinds=frozenset({SegmentKind.BUTTON})),
-    rule("neutral.apology", "neutral", 3.0, "as an apology"),
+    rule("neutral.apology", "neutral", 3.0, "<percent> off as an apology"),
     rule("ask.hear", "re_permission", 3.0, "like to hear from us"),
     rule("survey.rate", "survey", 2.5, "how did we do"),
     rule("service.order", "service", 2.5, "your order <0-3> dispatched"),
@@ -51,8 +51,8 @@ def judge(*segments: str | tuple[SegmentKind, str], **fields: object) -> Classif
         (("How did we do?", "Would you like to hear from us?"), Label.RE_PERMISSION),
         (("Would you like to hear from us?", "Get 20% off."), Label.MARKETING),
         (("Here is 20% off as an apology.",), Label.SERVICE),
-        (("Sorry, as an apology we wait.", "Get 20% off."), Label.MARKETING),
-        (("As an apology: nothing. Get 20% off.",), Label.MARKETING),
+        (("Here is 20% off as an apology, and 30% off shoes.",), Label.MARKETING),
+        (("Here is 20% off as an apology.", "Get 20% off."), Label.MARKETING),
         (("Exclusive.",), Label.SERVICE),
         ((*["Treat yourself."] * 3,), Label.MARKETING),
         (((FOOTER, "Treat yourself."), (FOOTER, "Exclusive.")), Label.SERVICE),
@@ -61,7 +61,7 @@ def judge(*segments: str | tuple[SegmentKind, str], **fields: object) -> Classif
     ],
 )
 def test_labels(segments: tuple[str, ...], label: Label) -> None:
-    """Promotion decides, service evidence makes it mixed, innocence counts within its sentence, weak words add up."""
+    """Promotion decides, service evidence makes it mixed, innocence excuses what it covers, weak words add up."""
     assert judge(*segments).label is label
 
 

@@ -29,13 +29,15 @@ class Consents:
         self._stale = stale
 
     def lookup(self, address: str, scope: Scope, at: int) -> ConsentAnswer:
-        """Consent for `yes@`, trouble for `bad@` and `broken@`, nothing for everybody else."""
+        """Consent of `yes@`, objection of `never@`, trouble with `bad@` and `broken@`, nothing on everybody else."""
         self.asked.append((address, scope, at))
         if address.startswith("bad"):
             raise AddressError("no")
         if address.startswith("broken"):
             raise ConsentDataError("no")
-        return ConsentAnswer(ConsentState.CONSENT, None, (), None, ()) if address.startswith("yes") else NO_RECORD
+        states = {"yes": ConsentState.CONSENT, "never": ConsentState.OBJECTED}
+        state = states.get(address.partition("@")[0])
+        return ConsentAnswer(state, None, (), None, ()) if state else NO_RECORD
 
     def stale(self, at: int) -> bool:
         """As set."""
@@ -65,11 +67,17 @@ def test_trouble_is_told_apart() -> None:
 
 
 def test_stale_and_missing_consent_data() -> None:
-    """Stale data is not asked; without an index every look-up is unavailable."""
+    """A yes in stale data is none; without an index every look-up is unavailable."""
     for consents, trouble in ((Consents(stale=True), Trouble.STALE), (None, Trouble.UNAVAILABLE)):
         (one,) = decider(consents).decide(PROMOTION, "b@bank.example", ["yes@x.example"], 1).recipients
         assert one.consent is trouble
         assert one.verdict.disposition is Disposition.HOLD
+
+
+def test_an_objection_does_not_age() -> None:
+    """Stale data still tells who said no, with that as the reason."""
+    (one,) = decider(Consents(stale=True)).decide(PROMOTION, "b@bank.example", ["never@x.example"], 1).recipients
+    assert one.verdict.reason is Reason.OBJECTED
 
 
 def test_the_stream_sets_the_mode_and_null_sender_passes() -> None:

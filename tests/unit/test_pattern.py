@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from filter.pattern import CLOSING, MAX_LENGTH, OPENING, VALUES, PatternError, compile_pattern, fold, offsets, sheet
+from filter.pattern import MAX_LENGTH, VALUES, PatternError, compile_pattern
+from filter.sheet import CLOSING, OPENING, fold, offsets, sheet
 
 
 def scanned(pattern: str, text: bytes) -> bool:

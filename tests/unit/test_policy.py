@@ -113,7 +113,8 @@ def test_without_a_consent_answer(trouble: Trouble, reason: Reason, setting: str
         ("hello", DefectCode.IMAGE_ONLY, ConsentState.OBJECTED, Reason.UNREAD_CONTENT),
         ("hello", DefectCode.ENCRYPTED, ConsentState.CONSENT, Reason.SERVICE),
         ("hello", DefectCode.ATTACHMENT, ConsentState.UNKNOWN, Reason.SERVICE),
-        ("service", DefectCode.IMAGE_ONLY, ConsentState.UNKNOWN, Reason.SERVICE),
+        ("service", DefectCode.ENCRYPTED, ConsentState.UNKNOWN, Reason.SERVICE),
+        ("service", DefectCode.IMAGE_ONLY, ConsentState.UNKNOWN, Reason.UNREAD_CONTENT),
         ("hello", DefectCode.HEADER_MALFORMED, ConsentState.UNKNOWN, Reason.SERVICE),
         ("whiff", DefectCode.HEADER_MALFORMED, ConsentState.UNKNOWN, Reason.UNSURE),
         ("whiff", DefectCode.HEADER_MALFORMED, ConsentState.SOFT_OPT_IN, Reason.SERVICE),
@@ -125,6 +126,13 @@ def test_what_we_do_not_know(text: str, defect: DefectCode, state: ConsentState,
     verdict = decide(judged(text, defect), answer(state), POLICY)
     assert verdict.reason is reason
     assert verdict.disposition is (RELAY if reason is Reason.SERVICE else HOLD)
+
+
+def test_hidden_words_show_no_service_purpose() -> None:
+    """Service words that no recipient sees do not vouch for content that nobody read."""
+    segments = (Segment(SegmentKind.PARAGRAPH, "service", hidden=True),)
+    hidden = CLASSIFIER.classify(Message(Channel.EMAIL, segments=segments, defects=(Defect(DefectCode.ENCRYPTED),)))
+    assert decide(hidden, answer(ConsentState.UNKNOWN), POLICY).reason is Reason.UNREAD_CONTENT
 
 
 def test_disguised_marketing_is_its_own_reason() -> None:

@@ -6,9 +6,9 @@ import pytest
 
 from filter.errors import RuleError
 from filter.law import load_law, unknown_citations
-from filter.pattern import sheet
 from filter.rule_files import load, read_rules, shipped_rules
 from filter.rules import check_examples
+from filter.sheet import sheet
 
 from .test_rules import OFFER
 

@@ -1,11 +1,15 @@
 """Rule files: what they may say, every problem at once, and what a compiled set finds where."""
 
+import json
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from filter.errors import RuleError
 from filter.labels import Channel, SegmentKind, SegmentLabel
-from filter.pattern import sheet
 from filter.rules import RuleSet, Weights, check_examples, compile_rules, parse_rules, parse_weights, version_of
+from filter.sheet import sheet
 
 OFFER = """
 lang = "en"
@@ -79,6 +83,9 @@ def test_offsets_survive_foreign_text() -> None:
         (('cites = ["R12"]', "cites = []"), "cites: a list of at least 1 text"),
         (('"Get 20% off.", ', ""), "match: a list of at least 2 texts"),
         (('lang = "en"', 'lang = "english"'), "a.toml: lang: 'english': a two-letter language code"),
+        (('"marketing"', '["marketing"]'), "label: ['marketing']: one of"),
+        (("weight = 3", 'weight = 3\nin = [["a"]]'), "in: [['a']]: a list of"),
+        (("<percent> off", ","), "which matches nothing"),
         (('lang = "en"', "lang = "), "a.toml: not valid TOML"),
         (("[[rule]]", "[rule]"), "a.toml: rule: write [[rule]]"),
         ((OFFER, ""), "rules: no rule found"),
@@ -119,6 +126,53 @@ def test_weights_override_and_are_part_of_the_version() -> None:
     with pytest.raises(RuleError) as error:
         parse_weights("weights.toml", 'vers = 1\nslope = "x"\n[kinds]\nhat = 1\n[rules]\nnone = 1\n', rules)
     assert len(error.value.problems) == 5
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["threshold = nan", "threshold = inf", "slope = -1", "intercept = 3", "scattered = 2", "kinds = 3", "rules = []"],
+)
+def test_weights_are_bounded(line: str) -> None:
+    """A weight that would switch judging off, or turn it round, is refused."""
+    with pytest.raises(RuleError, match=r"a number from|a table of numbers"):
+        parse_weights("w.toml", f'version = "1"\n{line}\n', parse_rules({"a.toml": OFFER}))
+
+
+def test_a_kind_cannot_be_switched_off() -> None:
+    """Neither a kind nor a rule can be given weight 0 or less."""
+    for table in ("[kinds]\nparagraph = 0", "[kinds]\nparagraph = -5", '[rules]\n"offer.percent-off" = nan'):
+        with pytest.raises(RuleError, match="not 0"):
+            parse_weights("w.toml", f'version = "1"\n{table}\n', parse_rules({"a.toml": OFFER}))
+
+
+TOML = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["id", "in", "label", "x"]), inner),
+    max_leaves=5,
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from(["id", "label", "weight", "patterns", "in", "channels", "cites", "match"]), TOML)
+)
+def test_any_rule_is_read_or_refused(entry: dict[str, object]) -> None:
+    """Whatever a rule's fields hold, reading it gives rules or a RuleError."""
+    try:
+        parse_rules({"a.toml": "rule = [" + _inline(entry) + "]"})
+    except RuleError as error:
+        refused = error
+    else:
+        return
+    assert refused.problems
+
+
+def _inline(value: object) -> str:
+    """A value as TOML; None becomes a text."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key)} = {_inline(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_inline, value)) + "]"
+    return json.dumps(value if value is not None else "none")
 
 
 def test_the_version_follows_the_content() -> None:
