@@ -69,8 +69,9 @@ class Considered(NamedTuple):
 class Ruling(NamedTuple):
     """What an event amounts to in one scope when it is all there is on record, and for how long.
 
-    It holds for every event on the same terms with the same fields filled, from when the event was made, if that is
-    known, until `life` milliseconds later. When it arrived does not matter: no event counts later than it was made.
+    It holds for every event on the same terms with the same fields filled, from when the event was made until
+    `life` milliseconds later; an undated opt-out, block or lift counts from its arrival. When a dated event arrived
+    does not matter: none counts later than it was made.
     """
 
     state: ConsentState

@@ -34,7 +34,7 @@ MAX_TIME: Final = (1 << 48) - 1  # milliseconds; the year 10889
 MAX_TEMPLATES: Final = 1 << 24
 
 TIME = 6
-_KEY = 16
+KEY = 16
 HEAD = 3 + TIME
 _UNDATED = bytes(TIME)
 CHECK = 4
@@ -103,7 +103,7 @@ class Template:
 
     def _common_length(self) -> int:
         octets = [_octets(spelling) for _, spelling in self.layout]
-        return 0 if 0 in octets else HEAD + _KEY * self.narrow + sum(octets) + (0 if self.received_at else TIME)
+        return 0 if 0 in octets else HEAD + KEY * self.narrow + sum(octets) + (0 if self.received_at else TIME)
 
     def _name_content(self, terms: dict[str, Any]) -> bytes:
         return blake2b(orjson.dumps([terms, self.layout, self.narrow]), digest_size=8).digest()
@@ -118,8 +118,8 @@ class Template:
             return wide, _new(ConsentEvent, (self.capture, named, made, self.received_at, *_DEFAULTS))
         exact = wide
         if self.narrow:
-            exact = value[at : at + _KEY]
-            at += _KEY
+            exact = value[at : at + KEY]
+            at += KEY
         received = self.received_at or int.from_bytes(value[end - TIME : end])
         given = [self.capture, "", made, received, *_DEFAULTS]
         for position, read in self.readers:
@@ -132,7 +132,7 @@ class Template:
         """The identity of an event that came without one; short content is spelt out, longer content hashed."""
         name, body = identity(self, record)
         content = exact[:8] + name + body
-        return content.hex() if len(body) <= _KEY else blake2b(content, digest_size=22).hexdigest()
+        return content.hex() if len(body) <= KEY else blake2b(content, digest_size=22).hexdigest()
 
     def to_json(self) -> bytes:
         """The stored form."""
@@ -213,7 +213,7 @@ class Templates:
         start = 0
         while start < limit:
             template = self._template(value, start)
-            end = start + template.length if template.length else _skip(template, value, start)
+            end = start + template.length if template.length else record_end(template, value, start)
             if end > limit:
                 raise ConsentDataError("consent index is damaged: a record is cut short; restore it or import again")
             yield template, start, end
@@ -289,9 +289,9 @@ def encode(event: ConsentEvent, narrow: bytes = b"") -> tuple[Template, bytes]:
     return Template(event.capture, shared, tuple(layout), bool(narrow)), b"".join(parts)
 
 
-def _skip(template: Template, value: bytes, start: int) -> int:
+def record_end(template: Template, value: bytes, start: int) -> int:
     """Where the record at `start` ends."""
-    at = start + HEAD + (_KEY if template.narrow else 0)
+    at = start + HEAD + (KEY if template.narrow else 0)
     try:
         for _, read in template.readers:
             _, at = read(value, at)
@@ -312,7 +312,7 @@ def _reader(spelling: str) -> _Reader:
 
 def _octets(spelling: str) -> int:
     """How many octets a spelling takes, 0 when that depends on the text."""
-    fixed = {"text": 0, "uuid": _KEY, "hex": _KEY, **{f"int{size}": size for size in range(1, 9)}}
+    fixed = {"text": 0, "uuid": KEY, "hex": KEY, **{f"int{size}": size for size in range(1, 9)}}
     return fixed[spelling] if spelling in fixed else _DIGIT_OCTETS[int(spelling.rpartition("#")[2])]
 
 
@@ -322,11 +322,11 @@ def _read_text(value: bytes, at: int) -> tuple[str, int]:
 
 
 def _read_uuid(value: bytes, at: int) -> tuple[str, int]:
-    return str(UUID(bytes=value[at : at + _KEY])), at + _KEY
+    return str(UUID(bytes=value[at : at + KEY])), at + KEY
 
 
 def _read_hex(value: bytes, at: int) -> tuple[str, int]:
-    return value[at : at + _KEY].hex(), at + _KEY
+    return value[at : at + KEY].hex(), at + KEY
 
 
 def _read_int(size: int, value: bytes, at: int) -> tuple[int, int]:

@@ -11,15 +11,14 @@ from typing import Final
 from zlib import crc32
 
 from .address import Subject
-from .consent import ConsentAnswer, ConsentState, Ruling, Scope, resolve, rule
-from .consent_codec import CHECK, RESIDUE, Templates, read_time
+from .consent import ConsentAnswer, Ruling, Scope, resolve, rule
+from .consent_codec import CHECK, HEAD, KEY, RESIDUE, Template, Templates, read_time, record_end
 
 MAX_RULINGS: Final = 100_000  # a few hundred octets each; then we start afresh
 
 
-# What is known of a template in a scope: octets of a value with one such record (0: no ruling), and the ruling.
-_Known = tuple[int, Ruling]
-_NO_RULING: Final[_Known] = (0, Ruling(ConsentState.UNKNOWN, (), blocked=False, life=0))
+# A template, from when its undated records count (0: unknown), and the ruling on its records in a scope, if any.
+_Known = tuple[Template, int, Ruling | None]
 
 
 class Rulings:
@@ -31,29 +30,35 @@ class Rulings:
 
     def answer(self, value: bytes, subject: Subject, scope: Scope, at: int, max_age: int) -> ConsentAnswer:
         """What `resolve` says of the events in `value` that concern `subject`."""
-        exact, wide, _ = subject
-        if exact == wide:
-            key = value[:3], scope, max_age
-            octets, ruling = self._known.get(key) or self._learn(key, value, wide)
-            if octets == len(value) and crc32(value) == RESIDUE:
-                high, low = read_time(value, 3)
-                made = (high << 32) | low
-                if 0 < made <= at < made + ruling[3]:
-                    return ConsentAnswer.deferred(ruling, self._merge, value, subject, scope, at, max_age)
+        key = value[:3], scope, max_age
+        template, undated, ruling = self._known.get(key) or self._learn(key, value, subject.wide)
+        if ruling is not None and crc32(value) == RESIDUE and _is_all(template, value):
+            high, low = read_time(value, 3)
+            since = (high << 32) | low or undated
+            if 0 < since <= at < since + ruling[3] and _concerns(template, value, subject):
+                return ConsentAnswer.deferred(ruling, self._merge, value, subject, scope, at, max_age)
         return self._merge(value, subject, scope, at, max_age)
 
     def _merge(self, value: bytes, subject: Subject, scope: Scope, at: int, max_age: int) -> ConsentAnswer:
         return resolve(self._templates.events(value, subject), scope, at, max_age=max_age)
 
     def _learn(self, key: tuple[bytes, Scope, int], value: bytes, wide: bytes) -> _Known:
-        """Work out the ruling on the first record of `value`, unless such records have to be looked at one by one."""
+        """Work out the ruling on records like the first of `value`."""
         template, start, end = next(self._templates.spans(value))
-        known = _NO_RULING
-        if template.length and not template.narrow:
-            _, event = template.decode(value, start, end, wide)
-            if ruling := rule(event, key[1], key[2]):
-                known = template.length + CHECK, ruling
+        _, event = template.decode(value, start, end, wide)
+        undated = 0 if template.capture.permits else template.received_at
         if len(self._known) >= MAX_RULINGS:
             self._known.clear()
-        self._known[key] = known
+        self._known[key] = known = template, undated, rule(event, key[1], key[2])
         return known
+
+
+def _is_all(template: Template, value: bytes) -> bool:
+    """Whether the first record of a value is its only one."""
+    return (template.length or record_end(template, value, 0)) + CHECK == len(value)
+
+
+def _concerns(template: Template, value: bytes, subject: Subject) -> bool:
+    """Whether the first record of a value is about this spelling of the address."""
+    exact, wide, _ = subject
+    return template.wide or exact == (value[HEAD : HEAD + KEY] if template.narrow else wide)

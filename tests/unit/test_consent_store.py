@@ -430,7 +430,6 @@ TERMS = [
     replace(GRANT, kind=EventKind.SOLICITED),
     replace(GRANT, kind=EventKind.CORPORATE, told_duration=2 * DAY),
 ]
-EVIDENCE = {"request_ref": "R-1", "subscriber_evidence": "00012345"}
 DAYS = [NOW + days * DAY for days in range(-3, 2)]  # few, so that times of events, ends and questions meet
 
 
@@ -439,10 +438,16 @@ DAYS = [NOW + days * DAY for days in range(-3, 2)]  # few, so that times of even
 def test_ruling_on_a_template_is_the_ruling_on_each_record(capture, max_age):
     """What is remembered of one record's terms answers for every other as a full merge of its events would."""
     templates, wide, narrow = Templates(), b"w" * 16, b"n" * 16
-    own = product([*DAYS, CHARITY_START - 1, 0], ["ORD-1", ""], [0, NOW], [0, NOW + DAY], [b"", narrow])
+    own = product(
+        [*DAYS, CHARITY_START - 1, 0],
+        [0, NOW - 1],
+        ["ORD-1", "one", ""],
+        [(0, 0), (NOW, 0), (0, NOW + DAY)],
+        [b"", narrow],
+    )
     listed = [
-        (event(capture, made, "E-1", transaction_ref=sale, expires_at=end, valid_until=until, **EVIDENCE), other)
-        for made, sale, end, until, other in own
+        (ConsentEvent(capture, "E-1", made, came or made, -1, "", sale, "R-1", "00012345", end, until), other)
+        for made, came, sale, (end, until), other in own
     ]
     for order in (listed, listed[::-1]):  # whichever record the ruling is learnt from
         rulings = Rulings(templates)
