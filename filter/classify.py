@@ -214,7 +214,7 @@ class Classifier:
     def classify(self, message: Message) -> Classification:
         """Judge a message; linear in its text."""
         weights = self.rules.weights
-        text = sheet([segment.text for segment in message.segments]).encode()
+        text = sheet([segment.text for segment in message.segments]).encode("utf-8", "replace")
         judgements = self._judgements(message, self.rules.scan(text), text)
         promotion = self._promotion(judgements.values())
         ask = max((j.ask for j in judgements.values()), default=0.0)

@@ -9,14 +9,13 @@ from typing import Any
 from .classify import Classification, JudgedSegment
 from .consent import ConsentAnswer, ConsentEvent
 from .decision import Decision, RecipientDecision
-from .display import printable
 from .policy import Trouble
 
 
 def classification_document(name: Any, classification: Classification) -> dict[str, Any]:
     """What a message is; `name` identifies it (a file name, or the id of a JSON message)."""
     return {
-        "id": printable(name) if isinstance(name, str) else name,
+        "id": _text(name) if isinstance(name, str) else name,
         "label": classification.label,
         "score": classification.score,
         "claimed": classification.claimed,
@@ -63,7 +62,7 @@ def decision_document(name: str, decision: Decision) -> dict[str, Any]:
 def _recipient_document(one: RecipientDecision) -> dict[str, Any]:
     verdict = one.verdict
     return {
-        "recipient": printable(one.recipient),
+        "recipient": _text(one.recipient),
         "disposition": verdict.disposition,
         "would": verdict.would,
         "reason": verdict.reason,
@@ -109,3 +108,8 @@ def event_document(event: ConsentEvent) -> dict[str, Any]:
         "grade": capture.grade,
     }
     return {key: value for key, value in fields.items() if value not in ("", 0)}
+
+
+def _text(name: str) -> str:
+    """A name from the command line, which need not be UTF-8, as JSON can carry it."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -222,6 +222,42 @@ def test_errors_end_with_one_message(capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().err == "consentry: the reason [bold]\n"
 
 
+@pytest.mark.parametrize(
+    ("fails_with", "words"),
+    [
+        (OSError(28, "No space left on device"), "consentry: output: No space left on device"),
+        (PermissionError(13, "Permission denied", "/x/\x1b[31my"), "consentry: /x/<001b>[31my: Permission denied"),
+        (ZeroDivisionError("a bug"), "ZeroDivisionError: a bug"),
+    ],
+)
+def test_no_error_looks_like_a_finding(
+    fails_with: Exception, words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk and a bug end with status 2, never 1, and escape sequences in names stay visible text."""
+    monkeypatch.setattr(console, "_discard_output", lambda: None)
+
+    def fails() -> None:
+        raise fails_with
+
+    with pytest.raises(SystemExit) as ended:
+        console.run(fails)
+    assert ended.value.code == console.FAILED
+    assert words in capsys.readouterr().err
+
+
+def test_odd_names_and_ids(run: Run) -> None:
+    """An id comes back as given, a number and a text; without one, the number of the line stands for it."""
+    stdin = b'{"id":1,"text":"hello"}\n{"id":null,"text":"hello"}\n{"text":"hello"}\n{"id":"\\u001b","text":"hello"}\n'
+    assert [document["id"] for document in lines(run("classify", "--jsonl", stdin=stdin))] == [1, 2, 3, "\x1b"]
+
+
+def test_arguments_need_not_be_utf_8(run: Run, config: Path) -> None:
+    """Octets that are no text, as a shell may hand them over, are judged and written as replacement characters."""
+    assert run("classify", "--json", "--text", "Save 20% \udcff").exit_code == 0
+    (document,) = lines(run("explain", MIXED, "--json", "--rcpt", "\udcff@home.example", "-c", config))
+    assert document["recipients"][0]["recipient"] == "\ufffd@home.example"
+
+
 def test_version(run: Run) -> None:
     """--version prints name and version."""
     assert run("--version").stdout.startswith("consentry 0.")
@@ -236,7 +272,7 @@ def test_demo(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         assert words in result.stdout
     assert run("demo", "--dir", "d").stdout == result.stdout
     (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "file").write_text("mine")
+    (tmp_path / "other" / "filter.toml").write_text("mine")
     refused = run("demo", "--dir", "other")
     assert isinstance(refused.exception, ConsentryError)
-    assert (tmp_path / "other" / "file").read_text() == "mine"
+    assert (tmp_path / "other" / "filter.toml").read_text() == "mine"
