@@ -93,6 +93,7 @@ def classify(
             raise console.found_something()
         return
     if text is not None:
+        text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         judged = [("text", classifier.classify(message_from_text(text, channel=channel)))]
     else:
         judged = [(str(file), classifier.classify(parse_message(console.read_file(file)))) for file in files or []]
