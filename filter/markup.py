@@ -201,8 +201,9 @@ def _marked_text(html: bytes) -> _Marked:
 
 
 def _drop_comments(root: LexborNode) -> None:
-    """Take comments out, for they may stand inside a word."""
-    for node in [node for node in root.traverse(include_text=True, skip_empty=True) if node.is_comment_node]:
+    """Take out comments and the like, for they may stand inside a word."""
+    nodes = root.traverse(include_text=True, skip_empty=True)
+    for node in [node for node in nodes if not (node.is_element_node or node.is_text_node)]:
         node.remove()
 
 

@@ -297,7 +297,10 @@ def _unsaid(found: list[tuple[SegmentKind, str]], said: list[str]) -> Iterator[t
     short = len(page) * sum(len(text) for _, text in found) < _QUICK_LOOKUP
     words = page if short else {word.strip(punctuation) for word in page.split()}
     for kind, text in found:
-        own = [word.strip(punctuation) for word in text.lower().split() if "://" not in word]
+        own = text.lower().split()
+        if " ".join(own) in page:
+            continue
+        own = [word.strip(punctuation) for word in own if "://" not in word]
         if sum(word not in words for word in own) > max(2, len(own) // 5):
             yield kind, text
 

@@ -29,7 +29,9 @@ _UNCOUNTED = frozenset(  # never open for long: without an end tag, or ended by 
     b"p li td tr th option dt dd thead tbody".split()
 )
 # A quote counts only after "=": elsewhere it is part of an attribute's name, and `>` ends the tag.
-_TAG = re.compile(rb"<(/?)([a-zA-Z][^\s/>]*)((?:[^>=]++|=\s*\"[^\"]*+\"|=\s*'[^']*+'|=)*+)")
+_TAG = re.compile(
+    rb"<(/?)([a-zA-Z][^\s/>]*+)([^>=]*+(?:=(?:\s*+(?:\"[^\"]*+\"|'[^']*+'))?+[^>=]*+)*+)",
+)
 _ATTRIBUTE = re.compile(rb"[^\s/=]+(?:\s*=\s*(?:\"[^\"]*\"|'[^']*'|[^\s]+))?")
 _INVISIBLE_MARKUP = re.compile(
     rb"<!--.*?(?:-->|\Z)|<(script|style|title|textarea)\b.*?(?:</\1|\Z)|<[!/?a-zA-Z][^>]*(?:>|\Z)",

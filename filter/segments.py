@@ -6,9 +6,10 @@ raises, linear in the characters.
 
 import re
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from enum import StrEnum
-from functools import cache, partial
+from functools import cache
+from itertools import repeat
 from typing import NamedTuple
 
 from .labels import SegmentKind
@@ -85,7 +86,7 @@ class Link(NamedTuple):
 
 
 # tuple.__new__ from C: a NamedTuple's own constructor is a Python call, and a statement has hundreds of segments.
-_new_segment = partial(tuple.__new__, Segment)
+_new_tuple: Callable[[type[Segment], tuple[SegmentKind, str, bool]], Segment] = tuple.__new__
 
 
 def make_segments(kinds: Sequence[SegmentKind], texts: Sequence[str], hidden: Collection[int]) -> list[Segment]:
@@ -93,12 +94,13 @@ def make_segments(kinds: Sequence[SegmentKind], texts: Sequence[str], hidden: Co
     flags = [False] * len(texts)
     for index in hidden:
         flags[index] = True
-    return list(map(_new_segment, zip(kinds, texts, flags, strict=True)))
+    return list(map(_new_tuple, repeat(Segment), zip(kinds, texts, flags, strict=True)))
 
 
-# Characters a reader does not see: C0/C1 controls, soft hyphen, joiners, directional marks, fillers, selectors, tags.
+# Characters a reader does not see: C0/C1 controls, soft hyphen, joiners, directional marks, fillers, selectors, tags;
+# NUL is another one, but stands between texts here.
 _INVISIBLE_SET = (
-    "\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
+    "\x01-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
     "\u202a-\u202e\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e0fff"
 )
 _INVISIBLE = re.compile(f"[{_INVISIBLE_SET}]+")
@@ -120,8 +122,11 @@ def _excess_marks() -> re.Pattern[str]:
 def clean(text: str) -> str:
     """One text in clean form (see the module's docstring)."""
     text = _single_spaces(text)
-    if _is_plain(text):
-        return text
+    return text if _is_plain(text) else _cleaned(text.replace("\0", ""))
+
+
+def _cleaned(text: str) -> str:
+    """One text, or several with a NUL between two, in clean form."""
     text = _INVISIBLE.sub("", text)
     if not text.isascii():
         text = _STYLED.sub(_plain_letters, text)
@@ -135,18 +140,23 @@ def clean(text: str) -> str:
 def clean_all(texts: Sequence[str]) -> tuple[list[str], bool]:
     """Each text in clean form, and whether words in them were cut apart by what cannot be seen.
 
-    Looks at the whole first, because most pages need no more than `strip`. Padding between words is usual in
+    Looks at the whole, because most pages need no more than single spaces. Padding between words is usual in
     preheaders and no obfuscation; nothing invisible between single letters, and turned direction, is.
     """
     whole = "|".join(texts)
-    if _is_plain(whole):
-        if "  " not in whole and "| " not in whole and " |" not in whole and whole == whole.strip():
-            return list(texts), False
-        return list(map(_single_spaces, texts)), False
-    return list(map(clean, texts)), not whole.isascii() and _is_obfuscated(whole)
+    if _is_plain(whole) and not (any(map(whole.__contains__, ("  ", "| ", " |"))) or whole != whole.strip()):
+        return list(texts), False
+    if "\0" in whole:
+        return list(map(clean, texts)), _is_obfuscated(whole)
+    spaced = _single_spaces("\0".join(texts))
+    if not _is_plain(spaced.replace("\0", "|")):
+        spaced = _cleaned(spaced)
+    return list(map(str.strip, spaced.split("\0"))), _is_obfuscated(whole)
 
 
 def _is_obfuscated(text: str) -> bool:
+    if text.isascii():
+        return False
     return any(map(text.__contains__, _TURNED)) or _SPLIT_WORD.search(text) is not None
 
 

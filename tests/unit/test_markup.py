@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from filter.labels import SegmentKind as K
 from filter.markup import read_page
 from filter.outline import MAX_NESTING, MAX_TAGS, is_tame
-from filter.segments import DefectCode
+from filter.segments import DefectCode, clean
 
 
 def blocks(html):
@@ -53,12 +53,28 @@ def test_text_is_read_as_it_is_seen(html, expected):
 
 
 @pytest.mark.parametrize(
+    "html",
+    [
+        *("Sa<!-- x -->ve", "Sa</ x>ve", "Sa</1>ve", "Sa<?x?>ve", "Sa<!x>ve", "Sa<x-y>ve</x-y>", "Sa<b></b>ve"),
+        *("Sa&#1;ve", "Sa&#x3;ve<br>", "Sa&#14;ve<p hidden>x", "Sa\x04ve", "Sa<img>ve", "Sa<a name=x></a>ve", "S\0ave"),
+    ],
+)
+def test_nothing_invisible_cuts_a_word(html):
+    """Comments, unknown and empty elements, control characters and references to them leave a word whole."""
+    assert [clean(text) for text in texts(f"<p>{html}")] == ["Save"]
+
+
+@pytest.mark.parametrize(
     ("html", "expected"),
     [
         ("<h1>Title</h1>text", [(K.HEADING, "Title"), (K.PARAGRAPH, "text")]),
         ("<h2></h2>text", [(K.PARAGRAPH, "text")]),
         ("<td>x</td><table><tr><td>a</td><td>1</td></tr></table>", [(K.PARAGRAPH, "x"), (K.CELL, "a"), (K.CELL, "1")]),
         ("<table><tr><td><br><a name=t></a>a</td><td>1</td></tr></table>", [(K.CELL, "a"), (K.CELL, "1")]),
+        (
+            "<table><tr><td>a<td><table><tr><td>b<td>2<tr><td>" + "c" * 81 + "</table></table>",
+            [(K.PARAGRAPH, "a"), (K.CELL, "b"), (K.CELL, "2"), (K.PARAGRAPH, "c" * 81)],
+        ),
         ("<table><tr><td>alone</td><td> </td></tr></table>", [(K.PARAGRAPH, "alone")]),
         ("<p><a href='https://x.example'>Go <b>now</b></a></p>", [(K.BUTTON, "Go now")]),
         ("<p>Please <a href='https://x.example'>go</a></p>", [(K.PARAGRAPH, "Please go")]),
