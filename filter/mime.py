@@ -12,6 +12,7 @@ not say what was damaged.
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from io import IncrementalNewlineDecoder
 from typing import NamedTuple
 
 from .segments import Defect, DefectCode
@@ -42,7 +43,6 @@ _DECODED = frozenset({"base64", "quoted-printable"})
 _DELIMITER_END = re.compile(rb"(--)?[ \t]*+(?:\r?\n|\r?\Z)")
 _NEAR_MISS = 0.2  # a line that only begins like a delimiter, in parts
 _CR = 0x0D
-_CR_TO_LF = bytes.maketrans(b"\r", b"\n")
 
 
 class Part(NamedTuple):
@@ -128,12 +128,15 @@ class _Scanner:
         """A bare CR ends a line for readers, and a bare LF among CRLFs too; a file with LF only is no defect."""
         if b"\r" not in raw:
             return raw
-        returns, pairs = raw.count(b"\r"), raw.count(b"\r\n")
-        if raw.count(b"\n") != pairs or returns != pairs:
-            self.defect(DefectCode.BARE_LINE_END)
-        if returns == pairs:
+        text = raw.decode("latin-1")
+        ends = IncrementalNewlineDecoder(None, translate=False)  # looks once, in C, and remembers the line ends it saw
+        ends.decode(text, final=True)
+        if ends.newlines == "\r\n":
             return raw
-        return (raw.replace(b"\r\n", b"\n") if pairs else raw).translate(_CR_TO_LF)
+        self.defect(DefectCode.BARE_LINE_END)
+        if "\r" not in (ends.newlines or ()):
+            return raw
+        return IncrementalNewlineDecoder(None, translate=True).decode(text, final=True).encode("latin-1")
 
     # -- headers
 

@@ -90,6 +90,7 @@ PURE = {
 # Libraries the core is built on, each where it is needed and nowhere else.
 LIBRARIES = {
     "address": {"idna"},  # UTS-46 domains
+    "mime": {"io"},  # its newline decoder, which is no I/O: the quickest look at line ends
     "styles": {"hyperscan", "selectolax"},  # one pass over the style declarations of a document
     "markup": {"selectolax"},  # HTML to text
     "rules": {"hyperscan"},  # the compiled rule set

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from filter.classify import Classification
-from filter.labels import Label, SegmentLabel
+from filter.labels import Channel, Label, SegmentLabel
 from filter.message import Message, message_from_json, message_from_text
 from filter.rules import check_examples
 
@@ -145,3 +145,34 @@ def test_first_look_holds_its_floor(classifier):
     assert outcomes[True, True] + outcomes[True, False] == 99
     assert outcomes[True, False] <= 5
     assert outcomes[False, True] <= 3
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "You are receiving this email because you qualify for 20% off all shoes this weekend.",
+        "Discount ends Sunday, pay only £20",
+        "Our 50% off promotional period ends Sunday, then prices go up, so pay half price today",
+        "Call us free on 0800 000 000 to hear about our new credit card with 0% interest for 24 months.",
+        "We are upgrading our network in your area, so now is a great time to get our faster broadband for only £25.",
+        "Save 50% in our summer sale, shop now job offer, firmware upgrade, points balance is 5",
+    ],
+)
+def test_an_innocent_phrase_is_no_cloak(classifier, text):
+    """An innocent phrase in the sentence of an offer excuses the words it covers, and no others."""
+    assert classifier.classify(message_from_text(text, channel=Channel.EMAIL)).label is Label.MARKETING
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Your one-time passcode for a £20 payment to SUMMER SALE STORE is 482913.",
+        "Fraud alert: did you spend £500 at Best Deals Ltd?",
+        "Password reset for your Best Offers account. Click below to choose a new password.",
+        "Your card was declined at Bargain Deals.",
+        "Delivery update: your parcel from Bonus Buys Clearance Sale will arrive on Tuesday.",
+    ],
+)
+def test_a_name_is_no_offer(classifier, text):
+    """A passcode, an alert or a delivery notice is not held because a shop is called after its prices."""
+    assert classifier.classify(message_from_text(text, channel=Channel.EMAIL)).label is Label.SERVICE
