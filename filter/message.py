@@ -298,7 +298,7 @@ def _unsaid(found: list[tuple[SegmentKind, str]], said: list[str]) -> Iterator[t
     words = page if short else {word.strip(punctuation) for word in page.split()}
     for kind, text in found:
         own = text.lower().split()
-        if " ".join(own) in page:
+        if short and " ".join(own) in page:
             continue
         own = [word.strip(punctuation) for word in own if "://" not in word]
         if sum(word not in words for word in own) > max(2, len(own) // 5):
