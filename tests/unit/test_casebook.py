@@ -72,7 +72,7 @@ def _rests_on(found: Classification, rule: str, words: str) -> bool:
     return any(e.rule.startswith(rule) and words.lower() in e.text.lower() for e in found.evidence)
 
 
-# What the casebook expects, as a disposition; S is found only for own, similar products, so its condition is in the state.
+# What the casebook expects, as a disposition; "own and similar" is in the state S itself (law rule R37).
 EXPECTED = {
     "deliver": Disposition.RELAY,
     "deliver_if_own_similar": Disposition.RELAY,
