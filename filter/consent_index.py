@@ -108,13 +108,13 @@ class ConsentIndex:
 
     def events(self, subject: Subject) -> tuple[Sequence[ConsentEvent], int]:
         """The events that concern a subject, and how many there are that concern other spellings only."""
-        txn = self.begin()
-        value = txn.get(subject.wide)
-        if value is None:
-            return [], 0
-        self.load_templates(txn)
-        events = self.templates.events(value, subject)
-        return events, len(self.templates.records(value, subject.wide)) - len(events)
+        try:
+            txn = self.begin()
+            records = self.records(txn, subject.wide, value := txn.get(subject.wide))
+        except lmdb.Error as error:
+            raise ConsentDataError(f"{self.path}: consent index cannot be read: {error}") from error
+        events = self.templates.events(value, subject) if value is not None else []
+        return events, len(records) - len(events)
 
     def records(self, txn: Any, wide: bytes, value: bytes | None) -> list[Record]:
         """Decode a value read in `txn`, whichever spelling its records concern."""
