@@ -170,12 +170,15 @@ def _table(judged: list[tuple[str, Classification]]) -> Table:
 def explain(
     file: Annotated[Path, typer.Argument(help="A message (RFC 5322), - for standard input.", show_default=False)],
     *,
-    rcpt: Annotated[list[str], typer.Option(help="Recipient; may be repeated.", show_default=False)],
+    rcpt: Annotated[list[str], typer.Option(help="Recipient; may be repeated.", show_default=False, metavar="ADDRESS")],
     mail_from: Annotated[
         str | None, typer.Option(help="Envelope sender; empty for a null sender.", show_default="the From address")
     ] = None,
     at: Annotated[
-        datetime | None, typer.Option(help="Decide as of this time (UTC).", show_default="now", formats=_TIMES)
+        datetime | None,
+        typer.Option(
+            help="Decide as of this time (UTC), 2026-11-20T09:00.", show_default="now", formats=_TIMES, metavar="TIME"
+        ),
     ] = None,
     as_json: AsJson = False,
     config: ConfigFile = None,
