@@ -11,6 +11,7 @@ import pytest
 from filter import __version__
 from filter.config import Config
 from filter.config_errors import setting_paths
+from filter.consent_formats import COLUMNS
 from filter.labels import Label
 
 ROOT = Path(__file__).parents[2]
@@ -72,10 +73,17 @@ def test_named_files_exist(document):
 def test_every_setting_is_explained():
     """config/README.md explains every setting, and no other."""
     text = (ROOT / "config" / "README.md").read_text()
-    explained = set(re.findall(r"^\| `([a-z_.\[\]]+)` \|", text.partition("## Rules")[0], flags=re.MULTILINE))
+    explained = set(re.findall(r"^\| `([a-z_.\[\]]+)` \|", text.partition("## Consent files")[0], flags=re.MULTILINE))
     rows = {f"policy.{label}" for label in Label}
     settings = {path for path in setting_paths(Config) if path.rpartition(".")[0] not in rows}
     assert explained == settings | rows
+
+
+def test_every_column_is_explained():
+    """config/README.md explains every column of a consent file, and no other."""
+    table = (ROOT / "config" / "README.md").read_text().partition("## Consent files")[2].partition("## Rules")[0]
+    first_cells = re.findall(r"^\| (`[^|]+) \|", table, flags=re.MULTILINE)
+    assert set(re.findall(r"`([a-z0-9_]+)`", " ".join(first_cells))) == set(COLUMNS)
 
 
 def test_explained_defaults_are_the_defaults():
