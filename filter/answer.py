@@ -70,8 +70,8 @@ class Ruling(NamedTuple):
     """What an event amounts to in one scope when it is all there is on record, and for how long.
 
     It holds for every event on the same terms with the same fields filled, from when the event was made until
-    `life` milliseconds later; an undated opt-out, block or lift counts from its arrival. When a dated event arrived
-    does not matter: none counts later than it was made.
+    `life` milliseconds later; an undated opt-out, block or lift counts from its arrival. When a dated one arrived does
+    not matter, as none counts later than it was made; but there is no ruling on a basis that arrived before it was made.
     """
 
     state: ConsentState

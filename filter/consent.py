@@ -6,8 +6,9 @@ The merge is a function of the *set* of events: order of arrival and repetition 
 - It is lifted only by a later grant that is explicit, valid and individual: not bulk, not imported, not passed on by a
   third party (R46, R47). "Later" is by event time, then by source sequence within one source; on a tie the opt-out
   stands.
-- No event is dated later than it arrived, so a clock running ahead cannot put a grant after an objection; an opt-out
-  counts from when it was made or received, whichever is first, and without any time it always counts.
+- No event is dated later than it arrived, so a clock running ahead cannot put a grant after an objection; an event
+  counts from when it was made or received, whichever is first, and an opt-out without any time always counts. A basis
+  dated more than ten minutes after it arrived is no evidence at all (R23): its date is made up.
 - A basis counts when it is valid evidence (law.md C1), concerns exactly this scope, and has not run out: by what the
   person was told, by its own end, or by the operator's maximum age (R31, R32).
 - Of several valid bases the strongest is named: consent, corporate, soft opt-in, solicited. (A10 steps 4-7 all let
@@ -169,11 +170,11 @@ def _end(event: ConsentEvent, max_age: int) -> int:
     capture = event.capture
     end = event.expires_at or _ALWAYS
     if capture.told_duration:
-        end = min(end, event.event_time + capture.told_duration)
+        end = min(end, _moment(event) + capture.told_duration)
     if capture.kind is _SOLICITED:
         return min(end, event.valid_until)
     if max_age and capture.kind is not _CORPORATE:
-        end = min(end, event.event_time + max_age)
+        end = min(end, _moment(event) + max_age)
     return end
 
 

@@ -108,7 +108,7 @@ class RowReader:
         self._rows[template] += 1
         if faults or known.terms.faults:
             self.repaired += 1
-        if known.capture.permits and not (made and known.judged_by_layout):
+        if known.capture.permits and not (0 < made <= self._now and known.judged_by_layout):
             self._judge(known, template, made, own)
 
     def kinds(self) -> dict[str, int]:

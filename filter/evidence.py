@@ -16,6 +16,7 @@ ANY: Final = "*"
 DAY: Final = 86_400_000
 CHARITY_START: Final = 1_770_249_600_000  # 2026-02-05T00:00Z: PECR reg 22(3A) in force (law rule R40)
 SOLICITED_LIFE: Final = 30 * DAY  # a reply to one request, not a standing permission
+CLOCK_SKEW: Final = 600_000  # how far the clock of a source may run ahead of ours
 
 _SHA256 = re.compile(r"[0-9a-f]{64}").fullmatch
 
@@ -78,6 +79,7 @@ class Invalidity(StrEnum):
     NO_TOPIC = "no_topic", "R27", "It does not say which kind of message was agreed to."
     WILDCARD = "wildcard", "R25-R27", "It claims permission for everything; only an opt-out may be that wide."
     NO_TIME = "no_time", "R23", "It does not say when permission was given, so it cannot be shown to precede the send."
+    FUTURE_TIME = "future_time", "R23", "It is dated after it arrived, so when permission was given is not on record."
     NO_SOURCE = "no_source", "R34", "It does not say where it was collected (form, shop, call)."
     NO_WORDING = "no_wording", "R28", "The wording the person saw is not on record (version and SHA-256 of its text)."
     NOT_AFFIRMATIVE = (
@@ -217,6 +219,8 @@ def validate(event: ConsentEvent) -> tuple[Invalidity, ...]:
         faults += (Invalidity.NO_ID,)
     if event.event_time <= 0:
         faults += (Invalidity.NO_TIME,)
+    if 0 < event.received_at < event.event_time - CLOCK_SKEW:
+        faults += (Invalidity.FUTURE_TIME,)
     if capture.kind is _GRANT:
         return faults
     own = _own_faults(event)

@@ -19,7 +19,7 @@ from filter.consent import (
     resolve,
     validate,
 )
-from filter.evidence import BASES, CHARITY_START, DAY, OPT_OUTS
+from filter.evidence import BASES, CHARITY_START, CLOCK_SKEW, DAY, OPT_OUTS
 
 SCOPE = Scope("email", "bank", "bank", "offers")
 NOW = 1_790_000_000_000
@@ -99,6 +99,8 @@ def test_each_valid_basis_gives_its_state(kind):
         (EventKind.GRANT, {"scope": Scope("email", "bank", "*", "offers")}, Invalidity.WILDCARD),
         (EventKind.GRANT, {"topics": ("*",)}, Invalidity.WILDCARD),
         (EventKind.GRANT, {"made": 0}, Invalidity.NO_TIME),
+        (EventKind.GRANT, {"made": NOW - DAY + CLOCK_SKEW + 1, "received_at": NOW - DAY}, Invalidity.FUTURE_TIME),
+        (EventKind.CORPORATE, {"made": NOW + 9 * DAY, "received_at": NOW - DAY}, Invalidity.FUTURE_TIME),
         (EventKind.GRANT, {"source": ""}, Invalidity.NO_SOURCE),
         (EventKind.GRANT, {"wording_id": ""}, Invalidity.NO_WORDING),
         (EventKind.GRANT, {"wording_sha256": "beef"}, Invalidity.NO_WORDING),
@@ -237,6 +239,38 @@ def test_grant_cannot_be_later_than_its_arrival():
     """A grant from a clock that runs ahead does not overtake an objection made after it arrived."""
     ahead = event(EventKind.GRANT, NOW - 10, received_at=NOW - 100)
     assert state(ahead, event(EventKind.OBJECT, NOW - 50)) is ConsentState.OBJECTED
+
+
+def test_grant_from_a_clock_that_runs_ahead_a_little_counts():
+    """Ten minutes between clocks are no fault, but the grant runs out as if made when it arrived."""
+    ahead = event(EventKind.GRANT, NOW - DAY + CLOCK_SKEW, received_at=NOW - DAY, told_duration=DAY)
+    assert state(ahead, at=NOW - 1) is ConsentState.CONSENT
+    assert state(ahead, at=NOW) is ConsentState.UNKNOWN
+
+
+@pytest.mark.parametrize("years", [59, 7900])
+def test_date_in_the_future_is_no_consent(years):
+    """A grant dated decades after it arrived counts neither now nor then, and lifts nothing."""
+    made = NOW + years * 365 * DAY
+    grant = event(EventKind.GRANT, made, received_at=NOW - 5)
+    for at in (NOW, made - 1, made, made + DAY):
+        assert resolve([grant], SCOPE, at).reasons == (UnknownBecause.INVALID, Invalidity.FUTURE_TIME)
+        assert state(event(EventKind.OBJECT, NOW - 9), grant, at=at) is ConsentState.OBJECTED
+
+
+@given(
+    st.integers(0, 1 << 48),
+    st.integers(1, NOW),
+    st.integers(1, 1 << 40),
+    st.booleans(),
+    st.integers(0, 1 << 47),
+)
+def test_no_grant_lifts_an_objection_made_after_it_arrived(claimed, arrived, after, dated, asked):
+    """Whatever date a grant claims, an objection recorded after it arrived stands for ever, dated or not."""
+    grant = event(EventKind.GRANT, claimed, received_at=arrived)
+    recorded = arrived + after
+    objection = event(EventKind.OBJECT, recorded if dated else 0, received_at=recorded)
+    assert state(grant, objection, at=recorded + asked) is ConsentState.OBJECTED
 
 
 def test_objection_from_a_clock_that_runs_ahead_counts_at_once():

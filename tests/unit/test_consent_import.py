@@ -119,6 +119,14 @@ def test_one_bad_row_stops_the_import(store, save):
     assert store.stats().records == 0
 
 
+def test_dates_in_the_future_are_reported_as_no_evidence(store, save):
+    """A basis dated after it arrived is kept, counts for nothing, and the report says so."""
+    report = import_file(store, save([person("jo", event_time="2085-01-01T00:00:00Z"), person("al")]), now=NOW)
+    assert (report.accepted, report.not_evidence) == (2, {"future_time": 1})
+    in_2085 = 3_629_000_000_000
+    assert [store.lookup("jo@shop.example", SCOPE, at).state for at in (NOW, in_2085)] == [ConsentState.UNKNOWN] * 2
+
+
 def test_bad_rows_can_be_set_aside(store, save, tmp_path):
     """With a file for rejects the good rows are imported and the bad ones kept, readable by the owner only."""
     rejects = tmp_path / "rejects.csv"

@@ -19,7 +19,7 @@ from filter.consent_codec import Templates, check, encode, spell
 from filter.consent_rulings import Rulings
 from filter.consent_store import ConsentStore, Entry
 from filter.errors import AddressError, ConsentDataError
-from filter.evidence import CHARITY_START
+from filter.evidence import CHARITY_START, CLOCK_SKEW
 from filter.labels import Channel
 
 KEYER = SubjectKeyer(b"k" * 32)
@@ -430,6 +430,7 @@ TERMS = [
     replace(GRANT, kind=EventKind.SOLICITED),
     replace(GRANT, kind=EventKind.CORPORATE, told_duration=2 * DAY),
 ]
+ASKED = [NOW - DAY, NOW, NOW + DAY, NOW + 2 * DAY, NOW + 3 * DAY]
 DAYS = [NOW + days * DAY for days in range(-3, 2)]  # few, so that times of events, ends and questions meet
 
 
@@ -439,7 +440,7 @@ def test_ruling_on_a_template_is_the_ruling_on_each_record(capture, max_age):
     """What is remembered of one record's terms answers for every other as a full merge of its events would."""
     templates, wide, narrow = Templates(), b"w" * 16, b"n" * 16
     own = product(
-        [*DAYS, CHARITY_START - 1, 0],
+        [*DAYS, NOW - 1 + CLOCK_SKEW, NOW + CLOCK_SKEW, CHARITY_START - 1, 0],
         [0, NOW - 1],
         ["ORD-1", "one", ""],
         [(0, 0), (NOW, 0), (0, NOW + DAY)],
@@ -451,7 +452,7 @@ def test_ruling_on_a_template_is_the_ruling_on_each_record(capture, max_age):
     ]
     for order in (listed, listed[::-1]):  # whichever record the ruling is learnt from
         rulings = Rulings(templates)
-        for (one, other), at, exact in product(order, [NOW - DAY, NOW], [wide, narrow]):
+        for (one, other), at, exact in product(order, ASKED, [wide, narrow]):
             template, rest = encode(one, other)
             body = templates.number(template).to_bytes(3) + rest
             answer = rulings.answer(body + check(body), Subject(exact, wide, ""), SCOPE, at, max_age)
