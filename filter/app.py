@@ -1,7 +1,6 @@
 """The composition root: puts configuration, rules, consent index and policy together, straight down the page.
 
-Everything is built here and handed on; nothing else reads configuration. Raises ConfigError, RuleError or
-ConsentDataError, whose text says what to do.
+Everything is built here and handed on. Raises ConfigError, RuleError or ConsentDataError, whose text says what to do.
 """
 
 import os
@@ -12,6 +11,7 @@ from .classify import Classifier
 from .config import Config, load_config
 from .consent_store import ConsentStore
 from .decision import Decider
+from .errors import ConsentDataError
 from .keys import load_key
 from .rule_files import LoadedRules, load
 
@@ -42,8 +42,13 @@ def keyer(config: Config, *, create: bool) -> SubjectKeyer:
 
 def consent_store(config: Config, *, readonly: bool = True) -> ConsentStore:
     """The consent index of a configuration; a writer creates index and key on first use."""
+    directory = config.store.dir / "consent"
+    if readonly and not directory.exists():
+        raise ConsentDataError(
+            f"{directory}: no consent index there yet; take in records with: consentry consent import"
+        )
     return ConsentStore(
-        config.store.dir / "consent",
+        directory,
         keyer(config, create=not readonly),
         readonly=readonly,
         max_age=config.consent.max_age_ms(),

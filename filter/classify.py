@@ -218,7 +218,7 @@ class Classifier:
         judgements = self._judgements(message, self.rules.scan(text), text)
         promotion = self._promotion(judgements.values())
         ask = max((j.ask for j in judgements.values()), default=0.0)
-        support = _support(message) if promotion or ask else ()
+        support = _support(message, weights.support) if promotion or ask else ()
         supported = min(sum(e.weight for e in support), weights.support_cap)
         if promotion:
             promotion += supported
@@ -357,22 +357,19 @@ def _apart(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     return kept
 
 
-# Header or link parameter, rule id, weight, citation: what bulk senders add to campaigns, and some to service mail too.
+# Header, rule id and citation of what bulk senders add to campaigns, and some to service mail too.
 _STRUCTURE: Final = (
-    ("list-unsubscribe", "support.list-unsubscribe", 0.3, "R68"),
-    ("list-id", "support.list-id", 0.2, "R68"),
-    ("x-campaign", "support.campaign-header", 0.3, "R13"),
-    ("x-campaignid", "support.campaign-header", 0.3, "R13"),
+    ("list-unsubscribe", "support.list-unsubscribe", "R68"),
+    ("list-id", "support.list-id", "R68"),
+    ("x-campaign", "support.campaign-header", "R13"),
+    ("x-campaignid", "support.campaign-header", "R13"),
 )
 
 
-def _support(message: Message) -> tuple[Evidence, ...]:
+def _support(message: Message, weights: Mapping[str, float]) -> tuple[Evidence, ...]:
     """Structural evidence: weak by itself; `Weights.support_cap` limits it."""
-    found = [
-        Evidence(rule, SegmentLabel.MARKETING, weight, -1, 0, 0, header, (cites,))
-        for header, rule, weight, cites in _STRUCTURE
-        if header in message.headers
-    ]
+    found = [(rule, header, cites) for header, rule, cites in _STRUCTURE if header in message.headers]
     if any("utm_" in link.path for link in message.links):
-        found.append(Evidence("support.utm-link", SegmentLabel.MARKETING, 0.3, -1, 0, 0, "utm_", ("R19",)))
-    return tuple(found)
+        found.append(("support.utm-link", "utm_", "R19"))
+    label = SegmentLabel.MARKETING
+    return tuple(Evidence(rule, label, weights[rule], -1, 0, 0, text, (cites,)) for rule, text, cites in found)

@@ -188,10 +188,9 @@ def explain(
     message = parse_message(console.read_file(file))
     with console.busy("Reading the rules …"):
         loaded = app.rules(settings if config else None)
-    sender = message.from_address if mail_from is None else mail_from
     decider = app.decider(settings, loaded, _consent(settings))
-    # An unknown From address is no null sender: that exemption is for reports only.
-    decision = decider.decide(message, sender or ("" if mail_from == "" else "unknown"), rcpt, _milliseconds(at))
+    sender = (message.from_address or None) if mail_from is None else mail_from
+    decision = decider.decide(message, sender, rcpt, _milliseconds(at))
     if as_json:
         console.write_json(decision_document(str(file), decision))
     else:
@@ -219,7 +218,7 @@ def config_check(
     settings = load_config(config)
     with console.busy("Reading the rules …"):
         loaded = app.rules(settings)
-    console.out.print(f"{config}: fine. {len(settings.streams())} streams, {settings.workers} workers.", markup=False)
+    console.out.print(f"{config}: fine. Streams: {len(settings.streams())}, workers: {settings.workers}.", markup=False)
     console.out.print(
         f"Rules {loaded.rules.version}: {len(loaded.rules.rules)} rules, {len(loaded.rules.patterns)} patterns."
     )

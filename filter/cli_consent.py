@@ -166,6 +166,8 @@ def _print_account(address: str, account: Account) -> None:
         console.out.print(
             f"{account.other_spellings} more for other spellings of the mailbox; they permit nothing here."
         )
+    if account.events and not account.answers:
+        console.out.print("Nothing on record permits marketing to this address.")
     law = load_law()
     for scope, answer in account.answers:
         console.out.print()
@@ -186,6 +188,7 @@ def record(
     with _store(config, readonly=False) as store:
         columns = {"address": address, **_pairs(value, "value")}
         at = console.now()
+        columns.setdefault("source", "recorded by hand")
         columns.setdefault("event_time", datetime.fromtimestamp(at / 1000, UTC).isoformat())
         address, channel, event = parse_event(columns, at)
         applied = store.record(address, channel, event)
@@ -234,8 +237,8 @@ def _print_stats(figures: Stats) -> None:
 
 @consent_commands.command()
 def export(*, config: ConfigFile = None) -> None:
-    """Write every record as JSON lines, by subject key (addresses are kept nowhere)."""
+    """Write every record as JSON lines: the subject key of the address, that of its mailbox, and the event."""
     with _store(config) as store:
         for wide, one in store.export():
-            console.write_json({"subject": wide.hex(), **event_document(one.event)})
+            console.write_json({"subject": one.exact.hex(), "mailbox": wide.hex(), **event_document(one.event)})
     sys.stdout.flush()

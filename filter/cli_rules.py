@@ -12,9 +12,9 @@ from . import console
 from .app import user_cache
 from .classify import Classification, Classifier
 from .display import visible
-from .errors import InputError, RuleError
+from .errors import InputError
 from .labels import Label
-from .law import load_law, unknown_citations
+from .law import citation_problems, load_law
 from .message import message_from_json
 from .rule_files import load, load_rules
 from .rules import check_examples
@@ -36,9 +36,12 @@ def lint(paths: Paths = None) -> None:
     with console.busy("Compiling …"):
         loaded = load(paths or (), cache=user_cache())
         rules = loaded.rules
-        problems = check_examples(rules) + unknown_citations(rules.rules, load_law())
+        problems = check_examples(rules) + citation_problems(rules.rules, load_law())
     if problems:
-        raise RuleError(f"{len(problems)} problems", problems)
+        for problem in problems:
+            console.out.print(visible(str(problem), "red"), soft_wrap=True)
+        console.out.print(f"{len(problems)} of the rules' examples or citations are wrong.")
+        raise console.found_something()
     examples = sum(len(rule.match) + len(rule.no_match) for rule in rules.rules)
     console.out.print(f"{len(rules.rules)} rules, {len(rules.patterns)} patterns, {examples} examples: fine.")
     console.out.print(
@@ -74,7 +77,7 @@ def _case(place: str, line: bytes, classifier: Classifier) -> tuple[Label, Class
         document = orjson.loads(line)
         wanted = Label(document.pop("label"))
         return wanted, classifier.classify(message_from_json(document))
-    except (orjson.JSONDecodeError, AttributeError, KeyError, ValueError) as error:
+    except (InputError, orjson.JSONDecodeError, AttributeError, KeyError, ValueError) as error:
         raise InputError(f"{place}: a JSON message with a label ({', '.join(Label)}) is needed: {error}") from error
 
 

@@ -1,7 +1,7 @@
-"""One message, all its recipients: read, classify once, look up and decide each; the same for every door.
+"""One message, all its recipients: classify once, look up and decide each; the same for every door.
 
-Declares what it needs of a consent index (`ConsentView`). Consent that cannot be looked up is a `Trouble` with its own
-setting and reason, never an exception and never a silent yes. No I/O of its own; the time is an argument.
+Declares what it needs of a consent index (`ConsentView`). An address or an index that cannot be looked up is a
+`Trouble` with its own setting and reason, never a silent yes. No I/O of its own; the time is an argument.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from typing import Protocol
 from .classify import Classification, Classifier
 from .consent import ConsentAnswer, ConsentState, Scope
 from .errors import AddressError, ConsentDataError
+from .labels import Channel
 from .message import Message
 from .policy import Policy, Trouble, Verdict, decide
 from .stream import Stream, select
@@ -46,32 +47,44 @@ class Decision:
     recipients: tuple[RecipientDecision, ...]
 
 
+@dataclass(frozen=True, slots=True)
 class Decider:
-    """Rules, consent, streams and policy, put together. Immutable; a reload builds another and swaps it in."""
+    """Rules, consent, streams and policy, put together; a reload builds another and swaps it in."""
 
-    def __init__(
-        self, classifier: Classifier, consent: ConsentView | None, streams: Sequence[Stream], policy: Policy
-    ) -> None:
-        self.classifier, self.consent, self.streams, self.policy = classifier, consent, tuple(streams), policy
+    classifier: Classifier
+    consent: ConsentView | None
+    streams: tuple[Stream, ...]
+    policy: Policy
 
-    def decide(self, message: Message, mail_from: str, rcpt_tos: Sequence[str], at: int) -> Decision:
-        """Judge a message for each recipient; `mail_from` is the envelope sender, empty for a null sender."""
+    def decide(self, message: Message, mail_from: str | None, rcpt_tos: Sequence[str], at: int) -> Decision:
+        """Judge a message for each recipient at an instant (epoch milliseconds).
+
+        `mail_from` is the envelope sender: empty is the null sender of reports (RFC 5321 section 4.5.5), None says that
+        it is not known. Channels other than mail have no null sender.
+        """
         classification = self.classifier.classify(message)
-        stream = select(self.streams, _domain(message.from_address), _domain(mail_from))
+        stream = select(self.streams, _domain(message.from_address), _domain(mail_from or ""))
         scope = Scope(message.channel, stream.controller, stream.brand, stream.topic)
+        report = message.channel is Channel.EMAIL and mail_from == ""
+        stale = self._is_stale(at)
         recipients = []
         for recipient in rcpt_tos:
-            consent = self._lookup(recipient, scope, at)
-            verdict = decide(classification, consent, self.policy, mode=stream.mode, null_sender=not mail_from)
+            consent = self._lookup(recipient, scope, at, stale=stale)
+            verdict = decide(classification, consent, self.policy, mode=stream.mode, null_sender=report)
             recipients.append(RecipientDecision(recipient, consent, verdict))
         return Decision(message, classification, stream, scope, tuple(recipients))
 
-    def _lookup(self, recipient: str, scope: Scope, at: int) -> ConsentAnswer | Trouble:
+    def _is_stale(self, at: int) -> bool:
+        try:
+            return self.consent is not None and self.consent.stale(at)
+        except ConsentDataError:
+            return True
+
+    def _lookup(self, recipient: str, scope: Scope, at: int, *, stale: bool) -> ConsentAnswer | Trouble:
         if self.consent is None:
             return Trouble.UNAVAILABLE
         try:
             answer = self.consent.lookup(recipient, scope, at)
-            stale = self.consent.stale(at)
         except AddressError:
             return Trouble.BAD_ADDRESS
         except ConsentDataError:

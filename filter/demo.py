@@ -61,7 +61,7 @@ def _prepare(directory: Path, source: Path) -> Path:
 def _decide(file: Path, decider: Decider) -> Decision:
     raw = file.read_bytes()
     message = parse_message(raw)
-    return decider.decide(message, message.from_address, recipients(raw), AS_OF)
+    return decider.decide(message, message.from_address or None, recipients(raw), AS_OF)
 
 
 def recipients(raw: bytes) -> list[str]:

@@ -4,10 +4,11 @@ Names are a contract (design section 8): fields are added, never renamed. Times 
 characters of the segment's text. Raises nothing.
 """
 
+from dataclasses import fields
 from typing import Any
 
 from .classify import Classification, JudgedSegment
-from .consent import ConsentAnswer, ConsentEvent
+from .consent import Capture, ConsentAnswer, ConsentEvent
 from .decision import Decision, RecipientDecision
 from .policy import Trouble
 
@@ -88,26 +89,16 @@ def answer_document(answer: ConsentAnswer) -> dict[str, Any]:
 
 
 def event_document(event: ConsentEvent) -> dict[str, Any]:
-    """A consent event; empty fields are left out."""
-    capture = event.capture
-    fields = {
-        "id": event.id,
-        "kind": event.kind,
-        **capture.scope._asdict(),
-        "event_time": event.event_time,
-        "received_at": event.received_at,
-        "source": capture.source,
-        "method": capture.method,
-        "reason": capture.reason,
-        "wording_id": capture.wording_id,
-        "wording_sha256": capture.wording_sha256,
-        "evidence_ref": event.evidence_ref,
-        "transaction_ref": event.transaction_ref,
-        "request_ref": event.request_ref,
-        "batch": capture.batch,
-        "grade": capture.grade,
-    }
-    return {key: value for key, value in fields.items() if value not in ("", 0)}
+    """A consent event with everything that is on record; what is empty or unknown is left out."""
+    capture = {one.name: getattr(event.capture, one.name) for one in fields(Capture) if one.compare}
+    own = {name: value for name, value in event._asdict().items() if name != "capture"}
+    document = {"id": own.pop("id"), **capture.pop("scope")._asdict(), **capture, **own}
+    return {key: value for key, value in document.items() if _on_record(value)}
+
+
+def _on_record(value: Any) -> bool:
+    """Whether a field says anything: False does, 0 (no time), -1 (no number) and what is empty do not."""
+    return value is False or value not in ("", (), None, 0, -1)
 
 
 def _text(name: str) -> str:

@@ -311,7 +311,7 @@ def describe(event: ConsentEvent) -> Text:
     parts += [f"reference {ref}" for ref in (event.evidence_ref, event.transaction_ref, event.request_ref) if ref]
     if capture.batch:
         parts.append(f"import {capture.batch}")
-    return visible(f"{', '.join(parts)} [{event.id}]")
+    return visible(", ".join(parts) + (f" [{event.id}]" if event.id else ""))
 
 
 def _for_whom(scope: Scope) -> str:

@@ -46,12 +46,13 @@ def cited(cites: Iterable[str], law: Mapping[str, LawRule]) -> list[LawRule]:
     return [law[number] for number in dict.fromkeys(numbers) if number in law]
 
 
-def unknown_citations(rules: Iterable[Rule], law: Mapping[str, LawRule]) -> list[Problem]:
-    """Citations of rule numbers that the law file does not have."""
-    return [
-        Problem(f"{rule.place}: cites", cite, f"no rule {number} in law.toml")
-        for rule in rules
-        for cite in rule.cites
-        for number in _NUMBER.findall(cite)
-        if number not in law
-    ]
+def citation_problems(rules: Iterable[Rule], law: Mapping[str, LawRule]) -> list[Problem]:
+    """Rules that name no rule of the law file, and citations of numbers that it does not have."""
+    problems = []
+    for rule in rules:
+        place = f"{rule.place}: cites"
+        if not cited(rule.cites, law):
+            problems.append(Problem(place, "", "at least one number of law.toml, such as R12"))
+        numbers = [number for cite in rule.cites for number in _NUMBER.findall(cite)]
+        problems += [Problem(place, number, "law.toml has no such rule") for number in numbers if number not in law]
+    return problems

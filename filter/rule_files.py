@@ -1,7 +1,7 @@
 """Reads rule files and weights from disk, and keeps the compiled database in a cache.
 
 The cache is only ever a shortcut: a missing, damaged, foreign or unwritable entry means that the rules are compiled
-again (`RuleSource.note` says why). An entry is keyed by the rules' content, the pattern format and the engine version.
+again (`LoadedRules.note` says why). An entry is keyed by the compiled expressions and the version of the engine.
 Raises RuleError (from `rules`) for bad content and for files that cannot be read.
 """
 
@@ -66,9 +66,10 @@ def read_rules(paths: Iterable[Path] = ()) -> tuple[tuple[Rule, ...], Weights]:
         raise RuleError(
             "the rules cannot be used", [Problem(name, "", "more than one weights.toml") for name in weights]
         )
-    for name, text in weights.items():
-        return rules, parse_weights(name, text, rules)
-    return rules, Weights()
+    if not weights:  # rules without weights of their own are weighed as the shipped ones are
+        weights = {WEIGHTS_FILE: _read(shipped_rules() / WEIGHTS_FILE)}
+    ((name, text),) = weights.items()
+    return rules, parse_weights(name, text, rules)
 
 
 def _toml_files(paths: Iterable[Path]) -> list[Path]:
@@ -118,9 +119,10 @@ def _to_cache(entry: Path, database: hyperscan.Database) -> str:
     dumped = hyperscan.dumpb(database)
     try:
         entry.parent.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=entry.parent, delete=False) as file:
-            file.write(hashlib.blake2b(dumped, digest_size=_DIGEST).digest() + dumped)
-        Path(file.name).replace(entry)
+        with tempfile.TemporaryDirectory(dir=entry.parent) as draft:
+            file = Path(draft) / entry.name
+            file.write_bytes(hashlib.blake2b(dumped, digest_size=_DIGEST).digest() + dumped)
+            file.replace(entry)
     except OSError as error:
         return f"compiled: the cache cannot be written ({error.strerror})"
     return ""

@@ -5,6 +5,7 @@ set is reported at once as `RuleError`, each problem with file, rule and field. 
 whole set, whatever its size. Pure: reading files and the on-disk cache of compiled databases are `rule_files`.
 """
 
+import dataclasses
 import hashlib
 import re
 import tomllib
@@ -32,6 +33,7 @@ class Rule:
     """One rule: if a pattern matches in one of `kinds` of a message on one of `channels`, it argues for `label`.
 
     `weight` is in log-odds (above 0, at most 6), `cites` are law.md rule numbers or cases, `place` is file and rule.
+    `lang` is the language of its phrases; it limits nothing, as a message's language is only the sender's claim.
     """
 
     id: str
@@ -74,6 +76,14 @@ class Weights:
     intercept: float = -3.5
     kinds: Mapping[SegmentKind, float] = field(
         default_factory=lambda: {SegmentKind.FOOTER: 0.5, SegmentKind.QUOTED: 0.5},
+    )
+    support: dict[str, float] = field(
+        default_factory=lambda: {
+            "support.list-unsubscribe": 0.3,
+            "support.list-id": 0.2,
+            "support.campaign-header": 0.3,
+            "support.utm-link": 0.3,
+        },
     )
     rules: Mapping[str, float] = field(default_factory=dict)
 
@@ -168,12 +178,14 @@ def parse_weights(name: str, text: str, rules: Iterable[Rule]) -> Weights:
         problems.append(Problem(f"{name}: version", repr(version), "a text that names this set of weights"))
     kinds = _numbers(f"{name}: kinds", document.pop("kinds", {}), set(SegmentKind), 1.0, problems)
     overrides = _numbers(f"{name}: rules", document.pop("rules", {}), known, MAX_WEIGHT, problems)
+    support = _numbers(f"{name}: support", document.pop("support", {}), set(Weights().support), 1.0, problems)
     numbers = _numbers(name, document, set(_WEIGHT_LIMITS), _WEIGHT_LIMITS, problems)
     if problems:
         raise RuleError("the weights cannot be used", problems)
     return Weights(
         version=str(version),
         kinds={SegmentKind(kind): value for kind, value in kinds.items()},
+        support=Weights().support | support,
         rules=overrides,
         **numbers,
     )
@@ -192,7 +204,7 @@ def _numbers(
         low, high = sorted((0.0, most))
         if key not in known:
             problems.append(
-                Problem(f"{place}: {key}", "", f"unknown; known: {', '.join(sorted(map(str, known)))[:400]}")
+                Problem(f"{place}: {key}", "", f"unknown; known: {', '.join(sorted(map(str, known)))[:_SHOWN]}")
             )
         elif isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high or value == 0:
             problems.append(Problem(f"{place}: {key}", repr(value), f"a number from {low:g} to {high:g}, not 0"))
@@ -213,7 +225,8 @@ _WEIGHT_LIMITS: Final = {
 
 def version_of(rules: Iterable[Rule], weights: Weights) -> str:
     """Short name of a rule set's content: the same rules and weights give the same version on every machine."""
-    digest = hashlib.blake2b(repr([_deciding(rule) for rule in rules]).encode(), digest_size=6).hexdigest()
+    deciding = ([_deciding(rule) for rule in rules], sorted(dataclasses.asdict(weights).items()))
+    digest = hashlib.blake2b(repr(deciding).encode(), digest_size=6).hexdigest()
     return f"{digest}+{weights.version}"
 
 

@@ -87,3 +87,11 @@ def test_the_stream_sets_the_mode_and_null_sender_passes() -> None:
     assert (one.verdict.disposition, one.verdict.would) == (Disposition.RELAY, Disposition.HOLD)
     (one,) = decider(Consents()).decide(PROMOTION, "", ["no@x.example"], 1).recipients
     assert one.verdict.reason is Reason.NULL_SENDER
+
+
+def test_only_mail_has_a_null_sender() -> None:
+    """A text message without a sender, and mail whose sender is not known, are no reports and are not excused."""
+    text = Message(Channel.SMS, segments=PROMOTION.segments)
+    for message, mail_from in ((text, ""), (PROMOTION, None)):
+        (one,) = decider(Consents()).decide(message, mail_from, ["never@x.example"], 1).recipients
+        assert one.verdict.reason is Reason.OBJECTED

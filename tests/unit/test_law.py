@@ -6,7 +6,7 @@ import pytest
 
 from filter.errors import RuleError
 from filter.labels import SegmentLabel
-from filter.law import cited, load_law, unknown_citations
+from filter.law import citation_problems, cited, load_law
 from filter.rules import Rule
 
 
@@ -31,11 +31,18 @@ def test_every_rule_has_words_and_a_source() -> None:
     assert all(rule.says and rule.source for rule in law.values())
 
 
-def test_an_unknown_number_is_a_problem() -> None:
-    """A rule that cites a number the law file does not have is reported with its place."""
-    rule = Rule("a.b", SegmentLabel.MARKETING, 1.0, ("x",), ("R12", "R99"), place="a.toml: rule 1")
-    (problem,) = unknown_citations([rule], load_law())
-    assert str(problem) == "a.toml: rule 1: cites: R99: no rule R99 in law.toml"
+@pytest.mark.parametrize(
+    ("cites", "problems"),
+    [
+        (("R12", "Halfords"), []),
+        (("R12", "R99"), ["a.toml: rule 1: cites: R99: law.toml has no such rule"]),
+        (("Halfords",), ["a.toml: rule 1: cites: at least one number of law.toml, such as R12"]),
+    ],
+)
+def test_every_rule_cites_the_law(cites: tuple[str, ...], problems: list[str]) -> None:
+    """A rule that cites an unknown number, or none, is reported with its place."""
+    rule = Rule("a.b", SegmentLabel.MARKETING, 1.0, ("x",), cites, place="a.toml: rule 1")
+    assert [str(problem) for problem in citation_problems([rule], load_law())] == problems
 
 
 def test_a_broken_law_file_is_refused(tmp_path: Path) -> None:

@@ -1,13 +1,14 @@
 """Reading rules from disk, and the cache that is only ever a shortcut."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from filter.errors import RuleError
-from filter.law import load_law, unknown_citations
+from filter.law import citation_problems, load_law
 from filter.rule_files import load, read_rules, shipped_rules
-from filter.rules import check_examples
+from filter.rules import Weights, check_examples
 from filter.sheet import sheet
 
 from .test_rules import OFFER
@@ -78,5 +79,12 @@ def test_the_shipped_rules_are_sound(rules_cache: Path) -> None:
     """Every shipped rule compiles, keeps its own examples, and cites rules that the law file has."""
     rules = load(cache=rules_cache).rules
     assert check_examples(rules) == []
-    assert unknown_citations(rules.rules, load_law()) == []
+    assert citation_problems(rules.rules, load_law()) == []
     assert shipped_rules().is_dir()
+
+
+def test_the_shipped_weights_are_the_defaults(rule_dir: Path) -> None:
+    """Rules without weights of their own are weighed as the shipped ones are, and the code's defaults say the same."""
+    _, weights = read_rules([rule_dir])
+    assert weights == dataclasses.replace(Weights(), version=weights.version)
+    assert weights == read_rules()[1]

@@ -123,6 +123,8 @@ def test_weights_override_and_are_part_of_the_version() -> None:
     assert compile_rules(rules, weights).weight(0) == 0.7
     assert (weights.threshold, weights.kinds) == (1.5, {SegmentKind.FOOTER: 0.1})
     assert version_of(rules, weights) != version_of(rules, Weights())
+    changed = parse_weights("weights.toml", text.replace("1.5", "1.6"), rules)
+    assert version_of(rules, weights) != version_of(rules, changed)
     with pytest.raises(RuleError) as error:
         parse_weights("weights.toml", 'vers = 1\nslope = "x"\n[kinds]\nhat = 1\n[rules]\nnone = 1\n', rules)
     assert len(error.value.problems) == 5
