@@ -71,7 +71,7 @@ class Ruling(NamedTuple):
 
     It holds for every event on the same terms with the same fields filled, from when the event was made until
     `life` milliseconds later; an undated opt-out, block or lift counts from its arrival. When a dated one arrived does
-    not matter, as none counts later than it was made; but there is no ruling on a basis that arrived before it was made.
+    not matter, as none counts later than it was made; but no ruling covers a basis that arrived before it was made.
     """
 
     state: ConsentState

@@ -1,6 +1,6 @@
 """What consent files may say: the columns of the generic format, their values, and other systems' suppression exports.
 
-The generic format (CSV with a header, or one JSON object per line) has one row per event:
+The generic format (CSV with a header, or one JSON object per line) has one row per event and one line per row:
 
     address                       mail address, number or identifier; required
     kind                          grant, soft_opt_in, charity_soft_opt_in, solicited, corporate,

@@ -1,22 +1,23 @@
 """Importing consent data: a CSV or JSON-lines file becomes events in the index, the whole file or nothing.
 
-Every row is accounted for: accepted + duplicates + rejected = rows. One rejected row stops the import with the faults
-listed, unless a file for rejects is given: then the good rows are imported and the bad ones written there. Importing a
-file again changes no consent. Rows that are missing from a later file lift nothing, and no imported grant lifts an
-opt-out (law rules R46, R47, R49). Columns and formats: consent_formats.
+A row is a line, and every line but blank ones is accounted for: accepted + duplicates + rejected = lines. One rejected
+line stops the import with the faults listed, unless a file for rejects is named, which must not exist yet: then the
+good rows are imported and the bad lines written there as they are, to be corrected and imported. Importing a file again
+changes no consent. Rows that are missing from a later file lift nothing, and no imported grant lifts an opt-out (law
+rules R46, R47, R49). Columns and formats: consent_formats.
 
 Raises `InputError` when the file as a whole is not in the format. Memory: about a million records, whatever the size.
 """
 
 import csv
 import os
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from hashlib import file_digest
-from itertools import chain
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, TracebackType
 from typing import IO, Any, Final, Self
 
 import orjson
@@ -35,7 +36,7 @@ PROGRESS_EVERY: Final = 20_000  # rows
 
 Progress = Callable[[int, int], None]
 _Row = Sequence[str]
-_Rows = Iterator[tuple[int, _Row | BadRowError]]
+_Rows = Iterator[tuple[int, bytes, _Row | BadRowError]]  # number and octets of a line, and the row it holds
 
 _EXPORT_COLUMNS: Final = ("address", "event_time", "kind", "channel", "topic", "method", "reason", "pending", "grade")
 
@@ -44,10 +45,10 @@ _EXPORT_COLUMNS: Final = ("address", "event_time", "kind", "channel", "topic", "
 class ImportReport:
     """What an import did, for people and for the record.
 
-    `imported` is False when rejected rows stopped it; then `accepted` counts the good rows, and nothing was written.
-    `lines` counts rows. `repaired` counts opt-outs that were taken although some of their values could not be used,
-    `kinds` the good rows by kind, `not_evidence` the bases among them that will not count, by reason (`Invalidity`).
-    `problems` holds the first 100 of `problem_total`; `rejects` is the file with the rejected rows.
+    `imported` is False when rejected lines stopped it; then `accepted` counts the good rows, and nothing was written.
+    `lines` counts all lines but blank ones. `repaired` counts opt-outs that were taken although some of their values
+    could not be used, `kinds` the good rows by kind, `not_evidence` the bases among them that will not count, by reason
+    (`Invalidity`). `problems` holds the first 100 of `problem_total`; `rejects` is the file with the rejected lines.
     """
 
     path: Path
@@ -83,10 +84,11 @@ def import_file(
 
     `file_format` is one of `FORMATS`, by default told by the file name. `defaults` fills blank columns (an export names
     no controller). `topics` maps another system's list names to our topics. `batch` names the import, by default after
-    the content of the file. `progress` is called with rows and octets read.
+    the content of the file. `rejects` names a new file for rejected lines. `progress` is called with the lines and
+    octets read.
     """
     file_format = file_format or ("jsonl" if path.suffix in (".jsonl", ".ndjson") else "csv")
-    _check_arguments(file_format, defaults)
+    _check_arguments(file_format, defaults, rejects)
     digest = _digest(path)
     report = ImportReport(path, file_format, batch or digest)
     if file_format in EXPORTS:
@@ -95,7 +97,7 @@ def import_file(
         file = stack.enter_context(path.open("rb"))
         runs = stack.enter_context(Runs(store.directory))
         rejected = stack.enter_context(_Rejects(report, rejects))
-        header, rows = _open_rows(file, path, file_format, topics)
+        rejected.head, header, rows = _open_rows(file, path, file_format, topics)
         reader = RowReader(header, runs, keyer=store.keyer, defaults=defaults, batch=report.batch, now=now)
         _read_all(rows, reader, rejected, _ticker(file, progress))
         report.accepted, report.repaired = runs.total, reader.repaired
@@ -124,12 +126,14 @@ def parse_event(columns: Mapping[str, str], received_at: int) -> tuple[str, Chan
         raise ConsentDataError(f"channel: allowed is {error}") from None
 
 
-def _check_arguments(file_format: str, defaults: Mapping[str, str]) -> None:
+def _check_arguments(file_format: str, defaults: Mapping[str, str], rejects: Path | None) -> None:
     if file_format not in FORMATS:
         raise InputError(f"format {file_format!r}; allowed are {', '.join(FORMATS)}")
     unknown = sorted(set(defaults) - set(SHARED_COLUMNS))
     if unknown:
         raise InputError(f"default for {', '.join(unknown)}; allowed are {', '.join(SHARED_COLUMNS)}")
+    if rejects is not None and os.path.lexists(rejects):
+        raise InputError(f"{rejects}: exists already; name a new file for rejected lines")
 
 
 def _digest(path: Path) -> str:
@@ -166,13 +170,13 @@ def _ticker(file: IO[bytes], progress: Progress | None) -> Callable[[int], None]
 
 def _read_all(rows: _Rows, reader: RowReader, rejects: "_Rejects", tick: Callable[[int], None]) -> None:
     lines, add = 0, reader.add
-    for lines, (line, row) in enumerate(rows, 1):
+    for lines, (line, octets, row) in enumerate(rows, 1):
         try:
             if isinstance(row, BadRowError):
                 raise row
             add(row)
         except BadRowError as error:
-            rejects.take(line, row, error.faults)
+            rejects.take(line, octets, error.faults)
         if lines % PROGRESS_EVERY == 0:
             tick(lines)
     rejects.report.lines = lines
@@ -180,22 +184,30 @@ def _read_all(rows: _Rows, reader: RowReader, rejects: "_Rejects", tick: Callabl
 
 
 class _Rejects:
-    """Where rejected rows go: into the report, and to a file readable by its owner only, as it holds addresses."""
+    """Where rejected lines go: into the report, and as they are to a new file readable by its owner only.
+
+    The file begins with `head`, so that it can be corrected and imported. A failed import leaves none behind.
+    """
 
     def __init__(self, report: ImportReport, path: Path | None) -> None:
         self.report = report
+        self.head = b""
         self._path = path
-        self._file: IO[str] | None = None
+        self._file: IO[bytes] | None = None
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None and self._path is not None:
             self._file.close()
+            if kind is not None:
+                self._path.unlink()
 
-    def take(self, line: int, row: _Row | BadRowError, faults: Sequence[Fault]) -> None:
-        """Count, list and write one rejected row."""
+    def take(self, line: int, octets: bytes, faults: Sequence[Fault]) -> None:
+        """Count, list and write one rejected line."""
         report = self.report
         report.rejected += 1
         report.problem_total += len(faults)
@@ -203,29 +215,41 @@ class _Rejects:
             place = f"{report.path.name}:{line}" + (f": {fault.column}" if fault.column else "")
             report.problems.append(Problem(place, fault.value, f"allowed is {fault.allowed}"))
         if self._path is not None:
-            told = "; ".join(f"{fault.column}: allowed is {fault.allowed}" for fault in faults)
-            csv.writer(self._open(self._path)).writerow([line, told, *(() if isinstance(row, BadRowError) else row)])
+            self._open(self._path).write(_ended(octets))
 
-    def _open(self, path: Path) -> IO[str]:
+    def _open(self, path: Path) -> IO[bytes]:
         if self._file is None:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            self._file = os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape", newline="")
+            try:
+                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+            except OSError as error:
+                raise InputError(f"{path}: rejected lines cannot be written there: {error.strerror}") from error
+            self._file = os.fdopen(descriptor, "wb")
+            self._file.write(_ended(self.head))
             self.report.rejects = path
         return self._file
 
 
-def _open_rows(file: IO[bytes], path: Path, file_format: str, topics: Mapping[str, str]) -> tuple[_Row, _Rows]:
-    """The generic columns that rows will have, and the rows with their line numbers."""
+def _ended(line: bytes) -> bytes:
+    """A line with its end, which the last of a file may lack; nothing stays nothing."""
+    return line if line.endswith(b"\n") or not line else line + b"\n"
+
+
+def _open_rows(file: IO[bytes], path: Path, file_format: str, topics: Mapping[str, str]) -> tuple[bytes, _Row, _Rows]:
+    """The header line, empty for JSON; the generic columns that rows will have; and the rows."""
+    if file.read(len(BOM_UTF8)) != BOM_UTF8:
+        file.seek(0)
     if file_format == "jsonl":
-        return COLUMNS, _json_rows(file)
-    records = _csv_records(file)
-    header_line = next(records, (0, BadRowError(Fault("", "", ""))))[1]
-    if isinstance(header_line, BadRowError):
-        raise InputError(f"{path}: no header line")
-    header = [name.strip().removeprefix("\ufeff").strip() for name in header_line]
+        return b"", COLUMNS, _json_rows(file)
+    rows = _csv_rows(file)
+    _, head, names = next(rows, (0, b"", BadRowError()))
+    if isinstance(names, BadRowError):
+        raise InputError(f"{path}: no header line" + "".join(f": {fault.value}" for fault in names.faults))
+    header = [name.strip() for name in names]
     export = EXPORTS.get(file_format)
     _check_header(path, header, export)
-    return (header, records) if export is None else (_EXPORT_COLUMNS, _export_rows(records, header, export, topics))
+    if export is None:
+        return head, header, rows
+    return head, _EXPORT_COLUMNS, _export_rows(rows, header, export, topics)
 
 
 def _check_header(path: Path, header: list[str], export: Export | None) -> None:
@@ -239,41 +263,36 @@ def _check_header(path: Path, header: list[str], export: Export | None) -> None:
             raise InputError(f"{path}: header {what} column {shown(', '.join(names))}{allowed}")
 
 
-def _csv_records(file: IO[bytes]) -> _Rows:
-    """Records with the number of their last line, each with as many fields as the first; blank lines are left out.
+def _csv_rows(file: IO[bytes]) -> _Rows:
+    """The rows of a CSV file, each with as many fields as the first; blank lines are left out.
 
-    A line without quotes is its own record, split at the commas.
+    A row ends with its line, even within quotes: else one stray quote would swallow the rows after it.
     """
-    line = width = 0
-
-    def further_lines() -> Iterator[str]:
-        nonlocal line
-        for octets in file:
-            line += 1
-            yield octets.decode("utf-8", "surrogateescape")
-
-    for octets in file:
-        line += 1
+    width = 0
+    row: _Row | BadRowError
+    for line, octets in enumerate(file, 1):
+        if octets.isspace():
+            continue
         text = octets.decode("utf-8", "surrogateescape")
-        if '"' not in text:
-            row = text.rstrip("\r\n").split(",")
-        else:
-            try:
-                row = next(csv.reader(chain((text,), further_lines()), strict=True))
-            except csv.Error as error:
-                yield line, BadRowError(Fault("", str(error), "well-formed CSV"))
-                continue
-        width = width or len(row)
-        if len(row) == width:
-            yield line, row
-        elif row != [""]:
-            yield line, BadRowError(Fault("", f"{len(row)} fields", f"{width} fields as in the header"))
+        row = text.rstrip("\r\n").split(",") if '"' not in text else _quoted_row(text)
+        if not isinstance(row, BadRowError):
+            width = width or len(row)
+            if len(row) != width:
+                row = BadRowError(Fault("", f"{len(row)} fields", f"{width} fields as in the header"))
+        yield line, octets, row
+
+
+def _quoted_row(text: str) -> _Row | BadRowError:
+    try:
+        return next(csv.reader((text,), strict=True))
+    except csv.Error as error:
+        return BadRowError(Fault("", str(error), "well-formed CSV, each row on one line"))
 
 
 def _json_rows(file: IO[bytes]) -> _Rows:
     for line, octets in enumerate(file, 1):
         if not octets.isspace():
-            yield line, _json_row(octets)
+            yield line, octets, _json_row(octets)
 
 
 def _json_row(octets: bytes) -> _Row | BadRowError:
@@ -286,7 +305,14 @@ def _json_row(octets: bytes) -> _Row | BadRowError:
     unknown = [name for name in given if name not in COLUMNS]
     if unknown:
         return BadRowError(*(Fault(name, "", f"one of {', '.join(COLUMNS)}") for name in unknown))
+    nested = [name for name, value in given.items() if _is_nested(value)]
+    if nested:
+        return BadRowError(*(Fault(name, "", "text, a number, true, false, or a list of these") for name in nested))
     return [_text(given.get(name)) for name in COLUMNS]
+
+
+def _is_nested(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and any(isinstance(one, dict | list) for one in value))
 
 
 def _text(value: Any) -> str:
@@ -301,13 +327,13 @@ def _text(value: Any) -> str:
 
 
 def _export_rows(rows: _Rows, header: list[str], export: Export, topics: Mapping[str, str]) -> _Rows:
-    for line, row in rows:
+    for line, octets, row in rows:
         if isinstance(row, BadRowError):
-            yield line, row
+            yield line, octets, row
             continue
         try:
             generic = export.convert(dict(zip(header, row, strict=True)), topics)
         except TermsError as error:
-            yield line, BadRowError(*error.faults)
+            yield line, octets, BadRowError(*error.faults)
         else:
-            yield line, [generic.get(name, "") for name in _EXPORT_COLUMNS]
+            yield line, octets, [generic.get(name, "") for name in _EXPORT_COLUMNS]

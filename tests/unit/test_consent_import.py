@@ -133,9 +133,88 @@ def test_bad_rows_can_be_set_aside(store, save, tmp_path):
     path = save([person("jo"), person("al", affirmative="perhaps"), person("cy", event_time="2026-05-01")])
     report = import_file(store, path, now=NOW, rejects=rejects)
     assert (report.imported, report.accepted, report.rejected, report.rejects) == (True, 1, 2, rejects)
-    kept = list(csv.reader(rejects.read_text().splitlines()))
-    assert [(row[0], row[2]) for row in kept] == [("3", "al@shop.example"), ("4", "cy@shop.example")]
+    lines = path.read_bytes().splitlines(keepends=True)
+    assert rejects.read_bytes().splitlines(keepends=True) == [lines[0], *lines[2:]]
     assert rejects.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_rejects_can_be_corrected_and_imported(store, save, tmp_path, suffix):
+    """The file of rejected lines is an import file of its own: corrected, it goes in."""
+    rejects = tmp_path / f"rejects{suffix}"
+    path = save([person("jo"), person("al", grade="?"), person("cy", grade="?")], f"records{suffix}")
+    assert import_file(store, path, now=NOW, rejects=rejects).rejected == 2
+    assert "\ufeff" not in rejects.read_text()
+    rejects.write_text(rejects.read_text().replace("?", "A"))
+    report = import_file(store, rejects, now=NOW)
+    assert (report.imported, report.accepted) == (True, 2)
+
+
+def test_stray_quote_swallows_no_row(store, tmp_path):
+    """A quote without its end rejects its own line; the objections after it count, and the line is kept."""
+    rejects = tmp_path / "rejects.csv"
+    path = tmp_path / "records.csv"
+    lines = ["address,kind,source\n", *(f"p{number}@shop.example,object,web\n" for number in range(6))]
+    lines[3] = lines[3].replace("web", '"web')
+    path.write_text("".join(lines))
+    report = import_file(store, path, now=NOW, rejects=rejects)
+    assert (report.lines, report.accepted, report.rejected) == (6, 5, 1)
+    assert report.problems[0].place == "records.csv:4"
+    assert rejects.read_text() == lines[0] + lines[3]
+    states = [state(store, f"p{number}") for number in range(6)]
+    assert [number for number in range(6) if states[number] is not ConsentState.OBJECTED] == [2]
+
+
+def test_two_stray_quotes_swallow_no_row(store, tmp_path):
+    """Two stray quotes that could be read as one long field do not make one of the rows between them."""
+    path = tmp_path / "records.csv"
+    path.write_text('address,kind,source\na@x.example,object,"web\nb@x.example,object,web\nc@x.example,object,web"\n')
+    report = import_file(store, path, now=NOW, rejects=tmp_path / "rejects.csv")
+    assert (report.lines, report.accepted, report.rejected) == (3, 2, 1)
+    answers = [store.lookup(f"{name}@x.example", SCOPE, NOW) for name in "abc"]
+    assert [answer.state is ConsentState.OBJECTED for answer in answers] == [False, True, True]
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "dangling link", "import file"])
+def test_rejects_overwrite_nothing(store, save, tmp_path, kind):
+    """A file for rejects that exists, be it the import file itself, is refused before anything is read or written."""
+    path = save([person("jo"), person("al", grade="Z")])
+    rejects, other = tmp_path / "rejects.csv", tmp_path / "precious"
+    if kind == "import file":
+        rejects = path
+    elif kind == "file":
+        rejects.write_text("mine")
+    else:
+        rejects.symlink_to(other)
+        if kind == "link":
+            other.write_text("mine")
+    before = {one.name: one.read_bytes() for one in tmp_path.iterdir() if one.is_file()}
+    with pytest.raises(InputError, match="exists already"):
+        import_file(store, path, now=NOW, rejects=rejects)
+    assert {one.name: one.read_bytes() for one in tmp_path.iterdir() if one.is_file()} == before
+    assert store.stats().records == 0
+
+
+def test_rejects_that_cannot_be_written_stop_the_import(store, save, tmp_path):
+    """Without a place for its rejected lines an import writes nothing and says why."""
+    path = save([person("jo"), person("al", grade="Z")])
+    with pytest.raises(InputError, match="No such file"):
+        import_file(store, path, now=NOW, rejects=tmp_path / "none" / "rejects.csv")
+    assert store.stats().records == 0
+
+
+def test_failed_import_leaves_no_rejects(store, save, tmp_path, monkeypatch):
+    """When the index cannot be written there is no file of rejects either, so the import can be run again as it was."""
+    path, rejects = save([person("jo"), person("al", grade="Z")]), tmp_path / "rejects.csv"
+    with monkeypatch.context() as patch:
+        patch.setattr(ConsentStore, "load", _no_space)
+        with pytest.raises(OSError, match="No space"):
+            import_file(store, path, now=NOW, rejects=rejects)
+    assert import_file(store, path, now=NOW, rejects=rejects).imported
+
+
+def _no_space(*_):
+    raise OSError(28, "No space left on device")
 
 
 def test_problems_are_listed_up_to_a_limit_and_all_counted(store, save):
@@ -204,21 +283,29 @@ def test_defaults_fill_blank_columns(store, save):
 
 
 def test_quotes_bom_and_line_ends_are_read(store, tmp_path):
-    """Byte-order mark, CRLF, quoted commas and line breaks, blank lines: line numbers stay right."""
+    """Byte-order mark, CRLF, quoted names, commas and quotes, blank lines: line numbers stay right."""
     path = tmp_path / "records.csv"
     path.write_bytes(
-        b'\xef\xbb\xbfaddress,kind,source\r\njo@shop.example,object,"a, ""b""\nc"\r\n\r\n'
+        b'\xef\xbb\xbf"address","kind",source\r\njo@shop.example,object,"a, ""b"" c"\r\n\r\n'
         b"al@shop.example,object,x\r\nbad,object,\r\n"
     )
     report = import_file(store, path, now=NOW)
     assert (report.lines, report.accepted, report.rejected) == (3, 2, 1)
-    assert report.problems[0].place == "records.csv:6: address"
+    assert report.problems[0].place == "records.csv:5: address"
+
+
+def test_byte_order_mark_of_json_lines(store, tmp_path):
+    """A byte-order mark before the first object is no part of it."""
+    path = tmp_path / "records.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(person("jo")).encode() + b"\n")
+    assert import_file(store, path, now=NOW).accepted == 1
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (b"", "no header"),
+        (b'"address,kind\nobject\n', "no header line: unexpected end"),
         (b"kind\nobject\n", "misses column address"),
         (b"address,kind,adress\n", "unknown column adress"),
         (b"address,kind,kind\n", "repeats column kind"),
@@ -251,7 +338,19 @@ def test_malformed_line_is_rejected_with_its_number(store, tmp_path, line):
 
 
 @pytest.mark.parametrize(
-    "line", ["{", "[]", '{"address": "jo@shop.example", "kind": "object", "adress": 1}', '{"kind": "object"}']
+    "line",
+    [
+        "{",
+        "[]",
+        '{"address": "jo@shop.example", "kind": "object", "adress": 1}',
+        '{"kind": "object"}',
+        '{"address": "jo@shop.example", "kind": "object", "topics": %s}' % ("[" * 900 + "]" * 900),
+        '{"address": "jo@shop.example", "kind": "object", "topics": %s}' % ("[" * 99_999 + "]" * 99_999),
+        '{"address": "jo@shop.example", "kind": "object", "topics": [["a"]]}',
+        '{"address": "jo@shop.example", "kind": "object", "topics": [{}]}',
+        '{"address": "jo@shop.example", "kind": "object", "source": {"a": 1}}',
+    ],
+    ids=lambda line: line[-20:],
 )
 def test_malformed_json_line_is_rejected(store, tmp_path, line):
     """What is no object with known keys and an address is rejected."""
@@ -415,3 +514,34 @@ def test_order_of_rows_and_files_changes_no_state(tmp_path_factory, save, listed
                     assert report.accepted + report.duplicates + report.rejected == report.lines == len(rows_of_file)
                 states.append([state(store, name) for name in ("jo", "al", "jo+x", "jo+y")])
     assert states[0] == states[1]
+
+
+lines_of_text = st.lists(
+    st.sampled_from(
+        [
+            "jo@x.example,object,web",
+            'jo@x.example,object,"web',
+            '"al@x.example",object,"a, b"',
+            "cy@x.example,grant",
+            '"',
+        ]
+    )
+    | st.text(st.sampled_from('",\r;a@ \ufeff\u2028\0') | st.characters(exclude_characters="\n"), max_size=12),
+    max_size=8,
+)
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(lines_of_text, st.sampled_from(["records.csv", "records.jsonl"]), st.sampled_from(["", "\n", "\r\n"]))
+def test_every_line_of_any_text_is_accounted_for(store, tmp_path_factory, texts, name, end):
+    """Whatever a file holds, each line that is not blank is accepted, a duplicate, or kept as a reject."""
+    directory = tmp_path_factory.mktemp("any")
+    lines = [text.encode("utf-8", "replace") for text in texts]
+    head = [] if name.endswith("jsonl") else [b"address,kind,source"]
+    (directory / name).write_bytes(b"\n".join([*head, *lines]) + end.encode())
+    report = import_file(store, directory / name, now=NOW, rejects=directory / "rejects")
+    assert report.accepted + report.duplicates + report.rejected == report.lines
+    assert report.lines == sum(bool(line.strip()) for line in lines)
+    kept = (directory / "rejects").read_bytes().split(b"\n") if report.rejected else []
+    assert len(kept) == (report.rejected + len(head) + 1 if kept else 0)
+    assert {one.strip() for one in kept} <= {one.strip() for one in [*lines, *head, b""]}
