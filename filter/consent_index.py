@@ -203,7 +203,11 @@ class ConsentIndex:
             txn.put(key, value)
 
     def add_figures(self, txn: Any, tally: Tally, received_at: int, batch: dict[str, Any] | None = None) -> None:
-        """Bring the figures in `meta` up to date with a write; `batch` describes an import."""
+        """Bring the figures in `meta` up to date with a write; `batch` describes an import.
+
+        Only an import with new records shows that a feed is alive: neither one sent again nor an event recorded by hand
+        makes the data fresher (`as_of`).
+        """
         figures = self.get_meta(txn, "figures", {"subjects": 0, "records": 0, "kinds": {}})
         sources: dict[str, dict[str, int]] = self.get_meta(txn, "sources", {})
         figures["subjects"] += tally.new_subjects
@@ -218,8 +222,9 @@ class ConsentIndex:
             source["records"] += records
         self.put_meta(txn, "figures", figures)
         self.put_meta(txn, "sources", sources)
-        self.put_meta(txn, "as_of", max(self.get_meta(txn, "as_of", 0), received_at))
         if batch is not None:
+            if tally.added:
+                self.put_meta(txn, "as_of", max(self.get_meta(txn, "as_of", 0), received_at))
             self.put_meta(txn, "batches", [*self.get_meta(txn, "batches", []), batch])
 
     def close(self) -> None:

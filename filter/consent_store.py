@@ -53,7 +53,9 @@ class Applied:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """An index in figures. Times are epoch milliseconds UTC; `as_of` is when data last arrived, 0 for never.
+    """An index in figures. Times are epoch milliseconds UTC.
+
+    `as_of` is how fresh the data is: when an import last brought new records, or what `touch` noted since; 0 for never.
 
     `sources` maps each source to `event_time` and `received_at` (its latest) and `records`; `batches` lists imports.
     """
@@ -158,13 +160,16 @@ class ConsentStore:
         )
 
     def age(self, now: int) -> int | None:
-        """Milliseconds since data last arrived, None when none ever did."""
+        """Milliseconds since an import last brought new records or `touch` vouched for the data; None when never."""
         index = self._look()
         as_of = index.get_meta(index.begin(), "as_of", 0)
         return now - as_of if as_of else None
 
     def stale(self, at: int) -> bool:
-        """Whether the data is older than the configured bound (or there never was any)."""
+        """Whether the data is older than the configured bound, or nothing was ever imported.
+
+        Events recorded one by one and imports without new records do not count: they would hide that a feed is dead.
+        """
         if not self._stale_after:
             return False
         age = self.age(at)
@@ -179,7 +184,10 @@ class ConsentStore:
                 yield wide, record
 
     def apply(self, entries: Iterable[Entry]) -> Applied:
-        """Add events, all or none; events that are there already change nothing. Synced to disk on return."""
+        """Add events, all or none; events that are there already change nothing. Synced to disk on return.
+
+        Does not make the data fresher (`stale`).
+        """
         listed = list(entries)
         for entry in listed:
             if entry.subject.key_id != self.keyer.key_id:
@@ -195,12 +203,15 @@ class ConsentStore:
         return self.apply([Entry(self.keyer.subject(address, channel), event)])
 
     def touch(self, at: int) -> None:
-        """Note that the data was complete as of `at` although nothing new arrived (a feed's heartbeat)."""
+        """Note that the data was complete as of `at` although nothing new arrived (a feed's heartbeat): it is fresh."""
         with self._writing() as index:
             index.write(lambda txn: index.put_meta(txn, "as_of", max(at, index.get_meta(txn, "as_of", 0))))
 
     def load(self, runs: Runs, received_at: int, batch: dict[str, Any]) -> Applied:
-        """Add everything in `runs`, all or nothing; a load that is large beside what is there builds a new file."""
+        """Add everything in `runs`, all or nothing; a load that is large beside what is there builds a new file.
+
+        The data is as fresh as `received_at` if any record is new.
+        """
         with self._writing() as index:
             here = index.get_meta(index.begin(), "figures", {"subjects": 0})["subjects"]
             if runs.total >= REBUILD_FROM and runs.total * 4 >= here:

@@ -133,7 +133,7 @@ def test_show_accounts_for_an_address(store):
 
 
 def test_figures_and_freshness(tmp_path):
-    """Counts per kind and source, the time of the latest arrival, and staleness against the bound."""
+    """Counts per kind and source, the time of the latest import, and staleness against the bound."""
     with ConsentStore(tmp_path, KEYER, readonly=False, stale_after=DAY) as store:
         assert store.stale(NOW)
         record(store, "jo@shop.example", event(), event(OBJECT, NOW - 5, "e2"))
@@ -141,10 +141,27 @@ def test_figures_and_freshness(tmp_path):
         stats = store.stats()
         assert (stats.subjects, stats.records, dict(stats.kinds)) == (2, 3, {"grant": 2, "object": 1})
         assert stats.sources["join"] == {"event_time": NOW - DAY, "received_at": NOW - 5, "records": 2}
-        assert (stats.as_of, store.age(NOW), store.stale(NOW)) == (NOW - 5, 5, False)
-        assert store.stale(NOW + DAY)
+        assert (stats.as_of, store.age(NOW), store.stale(NOW)) == (0, None, True)
+        _load(store, [Entry(KEYER.subject("cy@shop.example", Channel.EMAIL), event())])
+        assert (store.stats().as_of, store.age(NOW + 5), store.stale(NOW + 5)) == (NOW, 5, False)
+        assert store.stale(NOW + DAY + 1)
         store.touch(NOW + DAY)
-        assert not store.stale(NOW + DAY)
+        assert not store.stale(NOW + DAY + 1)
+
+
+@pytest.mark.parametrize("rebuild_from", [1, 1_000_000])
+def test_dead_feed_does_not_look_fresh(tmp_path, monkeypatch, rebuild_from):
+    """Importing the same records again, or recording an event by hand, leaves the data as old as it is."""
+    monkeypatch.setattr(consent_store, "REBUILD_FROM", rebuild_from)
+    listed = [Entry(KEYER.subject("jo@shop.example", Channel.EMAIL), event())]
+    with ConsentStore(tmp_path, KEYER, readonly=False, stale_after=DAY) as store:
+        _load(store, listed)
+        _load(store, listed, at=NOW + 2 * DAY)
+        _load(store, [], at=NOW + 2 * DAY)
+        record(store, "al@shop.example", event(OBJECT, NOW + 2 * DAY))
+        assert (store.stats().as_of, store.stale(NOW + 2 * DAY)) == (NOW, True)
+        _load(store, [*listed, Entry(KEYER.subject("cy@shop.example", Channel.EMAIL), event())], at=NOW + 2 * DAY)
+        assert (store.stats().as_of, store.stale(NOW + 2 * DAY)) == (NOW + 2 * DAY, False)
 
 
 def test_maximum_age_is_per_topic(tmp_path):
@@ -273,12 +290,12 @@ def test_full_map_grows(tmp_path, monkeypatch):
         assert state(store, "p2999@x.example") is ConsentState.CONSENT
 
 
-def _load(store, entries, **batch):
+def _load(store, entries, *, at=NOW, **batch):
     with Runs(store.directory) as runs:
         for subject, one in entries:
             template, rest = encode(one, b"" if subject.exact == subject.wide else subject.exact)
             runs.add(subject.wide + runs.templates.number(template).to_bytes(3) + rest)
-        return store.load(runs, NOW, batch)
+        return store.load(runs, at, batch)
 
 
 @pytest.mark.parametrize("spill_at", [7, 1_000_000])
