@@ -71,6 +71,7 @@ class ConsentIndex:
                 readonly=readonly,
                 create=create,
                 sync=durable,
+                mode=0o600,
             )
             self._records = self.env.open_db(b"records", create=create)
             self._names = self.env.open_db(b"templates", create=create)

@@ -4,14 +4,17 @@
     DIR/index-000001.lmdb    the index file (consent_index)
     DIR/lock                 held while writing: one writer at a time, any number of readers
 
-No address is stored. A small write is seen by every reader at once, a rebuilt index within a second; the file a rebuild
-replaced is kept until the next one. Open one store per directory and process, after forking, on a local file system.
+No address is stored, but references to evidence are: directory and files are for their owner only. A small write is
+seen by every reader at once, a rebuilt index within a second; the file a rebuild replaced is kept until the next one.
+Open one store per directory and process, after forking, on a local file system.
+
 Raises `ConsentDataError` when the index is missing, damaged, of another schema or another subject key, and
-`AddressError` for what is no address. Disk errors pass through.
+`AddressError` for what is no address. Reading raises nothing else; errors of the disk while writing pass through.
 """
 
 import fcntl
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +23,8 @@ from threading import Lock
 from time import monotonic
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, NamedTuple, Self
+
+import lmdb
 
 from .address import Subject, SubjectKeyer
 from .consent import ANY, ConsentAnswer, ConsentEvent, Scope
@@ -32,6 +37,8 @@ from .labels import Channel
 REFRESH_EVERY: Final = 1.0  # seconds between looks at CURRENT
 REBUILD_FROM: Final = 50_000  # records; smaller loads are one transaction
 
+_INDEX_NAME: Final = re.compile(r"index-[0-9]{6,9}\.lmdb").fullmatch
+_UNREADABLE: Final = (OSError, ValueError, lmdb.Error)  # UnicodeError and bad JSON are ValueErrors
 _CHANNELS: Final = {str(channel): channel for channel in Channel}
 
 
@@ -130,39 +137,46 @@ class ConsentStore:
         channel = _CHANNELS.get(scope.channel)
         if channel is None:
             raise ConsentDataError(f"no such channel {scope.channel!r}; allowed are {', '.join(_CHANNELS)}")
-        index = self._index if monotonic() < self._next_look else self._look()
         max_age = self._max_age.get(scope.topic, self._any_age) if self._max_age else 0
-        return index.answer(self.keyer.subject(address, channel), scope, at, max_age)
+        subject = self.keyer.subject(address, channel)
+        try:
+            index = self._index if monotonic() < self._next_look else self._look()
+            return index.answer(subject, scope, at, max_age)
+        except _UNREADABLE as error:
+            raise self._unreadable(error) from error
 
     def show(self, address: str, channel: Channel, at: int) -> Account:
         """Everything on record that concerns an address, and the answer in every scope that its records name."""
         subject = self.keyer.subject(address, channel)
-        events, others = self._look().events(subject)
+        with self._reading():
+            events, others = self._look().events(subject)
         scopes = dict.fromkeys(scope for event in events for scope in _concrete(event))
         answers = tuple((scope, self.lookup(address, scope, at)) for scope in scopes)
         return Account(subject, tuple(events), others, answers)
 
     def stats(self) -> Stats:
         """The index in figures."""
-        index = self._look()
-        txn = index.begin()
-        figures = index.get_meta(txn, "figures", {"subjects": 0, "records": 0, "kinds": {}})
-        return Stats(
-            subjects=figures["subjects"],
-            records=figures["records"],
-            kinds=figures["kinds"],
-            sources=index.get_meta(txn, "sources", {}),
-            batches=tuple(index.get_meta(txn, "batches", [])),
-            templates=len(index.templates),
-            octets=index.path.stat().st_size,
-            key_id=self.keyer.key_id,
-            as_of=index.get_meta(txn, "as_of", 0),
-        )
+        with self._reading():
+            index = self._look()
+            txn = index.begin()
+            figures = index.get_meta(txn, "figures", {"subjects": 0, "records": 0, "kinds": {}})
+            return Stats(
+                subjects=figures["subjects"],
+                records=figures["records"],
+                kinds=figures["kinds"],
+                sources=index.get_meta(txn, "sources", {}),
+                batches=tuple(index.get_meta(txn, "batches", [])),
+                templates=len(index.templates),
+                octets=index.path.stat().st_size,
+                key_id=self.keyer.key_id,
+                as_of=index.get_meta(txn, "as_of", 0),
+            )
 
     def age(self, now: int) -> int | None:
         """Milliseconds since an import last brought new records or `touch` vouched for the data; None when never."""
-        index = self._look()
-        as_of = index.get_meta(index.begin(), "as_of", 0)
+        with self._reading():
+            index = self._look()
+            as_of: int = index.get_meta(index.begin(), "as_of", 0)
         return now - as_of if as_of else None
 
     def stale(self, at: int) -> bool:
@@ -242,7 +256,8 @@ class ConsentStore:
         """Make `path` the index file in use, durably: complete file, then its name, then CURRENT."""
         _sync(self.directory)
         draft = self.directory / "CURRENT.new"
-        with draft.open("w", encoding="ascii") as file:
+        draft.unlink(missing_ok=True)
+        with open(draft, "w", encoding="ascii", opener=_private) as file:
             file.write(path.name + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -251,7 +266,7 @@ class ConsentStore:
 
     def _create(self) -> None:
         """Make an empty index where there is none."""
-        self.directory.mkdir(parents=True, exist_ok=True)
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._locked():
             if not (self.directory / "CURRENT").exists():
                 path = self.directory / _file_name(1)
@@ -261,18 +276,37 @@ class ConsentStore:
     def _look(self) -> ConsentIndex:
         """The index that CURRENT names, opened if it is another than the one we have."""
         with self._looking:  # LMDB allows one opening per file and process
-            self._next_look = monotonic() + REFRESH_EVERY
-            try:
-                name = (self.directory / "CURRENT").read_text("ascii").strip()
-            except FileNotFoundError as error:
-                raise ConsentDataError(
-                    f"{self.directory}: no consent index there; import consent data first"
-                ) from error
+            name = self._current()
             if name != self._name:
                 # The old file is not closed here: a look-up in another thread may be using it; it goes with that.
                 self._index = ConsentIndex(self.directory / name, self.keyer.key_id, readonly=self._readonly)
                 self._name = name
+            self._next_look = monotonic() + REFRESH_EVERY  # only now: after a failure every look-up looks again
             return self._index
+
+    def _current(self) -> str:
+        """The name of the index file in use."""
+        path = self.directory / "CURRENT"
+        try:
+            name = path.read_text("ascii").strip()
+        except FileNotFoundError as error:
+            raise ConsentDataError(f"{self.directory}: no consent index there; import consent data first") from error
+        except _UNREADABLE as error:
+            raise self._unreadable(error) from error
+        if not _INDEX_NAME(name):
+            raise ConsentDataError(f"{path}: does not name an index file such as {_file_name(1)}; restore it")
+        return name
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Whatever keeps the index from being read is a ConsentDataError: a relay then knows what to do."""
+        try:
+            yield
+        except _UNREADABLE as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: Exception) -> ConsentDataError:
+        return ConsentDataError(f"{self.directory}: consent index cannot be read: {error}")
 
     @contextmanager
     def _writing(self) -> Iterator[ConsentIndex]:
@@ -286,7 +320,7 @@ class ConsentStore:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        with (self.directory / "lock").open("w") as file:
+        with open(self.directory / "lock", "w", encoding="ascii", opener=_private) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
@@ -305,6 +339,10 @@ def _concrete(event: ConsentEvent) -> Iterator[Scope]:
     scope = event.scope
     if event.capture.permits:
         yield from (scope._replace(topic=topic) for topic in (scope.topic, *event.capture.topics))
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _file_name(number: int) -> str:

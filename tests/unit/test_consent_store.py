@@ -1,6 +1,7 @@
 """The consent index on disk: what is written is found, by the right addresses only, and damage is never "no record"."""
 
 import multiprocessing
+import os
 import random
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -220,6 +221,74 @@ def test_missing_index_is_an_error_for_a_reader(tmp_path):
     (tmp_path / "CURRENT").write_text("index-000009.lmdb\n")
     with pytest.raises(ConsentDataError, match="missing"):
         ConsentStore(tmp_path, KEYER, readonly=False)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff\xfe", b"index-000001.lmdb\0", b"../index/index-000001.lmdb", b"index-1.lmdb", b"\n" * 9]
+)
+def test_rubbish_in_current_is_an_error(store, content):
+    """A CURRENT file that names no index file is an error with its path, at opening and at every look-up after."""
+    record(store, "jo@shop.example", event())
+    (store.directory / "CURRENT").write_bytes(content)
+    with pytest.raises(ConsentDataError, match=str(store.directory)):
+        ConsentStore(store.directory, KEYER)
+    store._next_look = 0
+    for _ in range(2):
+        with pytest.raises(ConsentDataError, match=str(store.directory)):
+            store.lookup("jo@shop.example", SCOPE, NOW)
+
+
+READS = {
+    "lookup": lambda store: store.lookup("jo@shop.example", SCOPE, NOW),
+    "show": lambda store: store.show("jo@shop.example", Channel.EMAIL, NOW),
+    "stats": lambda store: store.stats(),
+    "age": lambda store: store.age(NOW),
+    "stale": lambda store: store.stale(NOW),
+}
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+@pytest.mark.parametrize("damage", ["directory in place of CURRENT", "index closed", "no more readers", "bad figures"])
+def test_reading_raises_only_data_errors(tmp_path, monkeypatch, read, damage):
+    """Whatever goes wrong underneath, a relay that reads gets a ConsentDataError with path and reason."""
+    with ConsentStore(tmp_path, KEYER, readonly=False, stale_after=DAY) as store:
+        record(store, "jo@shop.example", event())
+        store._next_look = 0
+        if damage == "directory in place of CURRENT":
+            (tmp_path / "CURRENT").unlink()
+            (tmp_path / "CURRENT").mkdir()
+        elif damage == "index closed":
+            store.close()
+        elif damage == "no more readers":
+            monkeypatch.setattr("filter.consent_index.ConsentIndex.begin", _no_readers)
+        else:
+            store._index.write(
+                lambda txn: [txn.put(name, b"{", db=store._index._meta) for name in (b"figures", b"as_of")]
+            )
+            if read in (READS["lookup"], READS["show"]):
+                read(store)
+                return
+        with pytest.raises(ConsentDataError, match=str(tmp_path)):
+            read(store)
+
+
+def _no_readers(_):
+    raise lmdb.ReadersFullError("MDB_READERS_FULL")
+
+
+def test_only_the_owner_reads_the_index(tmp_path, monkeypatch):
+    """Under the usual umask the directory is 0700 and every file 0600, those of a rebuild too."""
+    monkeypatch.setattr(consent_store, "REBUILD_FROM", 1)
+    before = os.umask(0o022)
+    try:
+        with ConsentStore(tmp_path / "index", KEYER, readonly=False) as store:
+            _load(store, [Entry(KEYER.subject("jo@shop.example", Channel.EMAIL), event())])
+            modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "index").iterdir()}
+    finally:
+        os.umask(before)
+    assert (tmp_path / "index").stat().st_mode & 0o777 == 0o700
+    assert {"CURRENT", "lock", "index-000002.lmdb", "index-000002.lmdb-lock"} <= set(modes)
+    assert set(modes.values()) == {0o600}
 
 
 def test_reader_does_not_write(store):
