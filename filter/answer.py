@@ -55,7 +55,13 @@ class UnknownBecause(StrEnum):
     INVALID = "invalid"
 
 
-Reasons = tuple[EventKind | UnknownBecause | Invalidity, ...]
+class Review(StrEnum):
+    """What somebody should look at although it permits (law.md C3)."""
+
+    OBJECTION_LIFTED = "objection_lifted"  # the person had objected, and consented since
+
+
+Reasons = tuple[EventKind | UnknownBecause | Invalidity | Review, ...]
 
 
 class Considered(NamedTuple):
@@ -88,7 +94,8 @@ class ConsentAnswer:
     """The state, the event it rests on (the basis, or the opt-out), and the account of every event on record.
 
     `reasons` holds codes: for `objected` the kinds in force (`EventKind`), for `unknown` `UnknownBecause` followed by
-    the `Invalidity` codes, otherwise nothing. `block` is a block in force on the address; it goes before the state.
+    the `Invalidity` codes, otherwise `Review` codes if any. `block` is a block in force on the address; it goes before
+    the state.
     """
 
     __slots__ = ("_account", "blocked", "reasons", "state")

@@ -5,7 +5,7 @@ The merge is a function of the *set* of events: order of arrival and repetition 
 - An opt-out in force beats every basis (law rule R42, A10 step 2). Blank or `*` parts of its scope mean all.
 - It is lifted only by a later grant that is explicit, valid and individual: not bulk, not imported, not passed on by a
   third party (R46, R47). "Later" is by event time, then by source sequence within one source; on a tie the opt-out
-  stands.
+  stands. Consent after an objection is flagged for review (law.md C3).
 - No event is dated later than it arrived, so a clock running ahead cannot put a grant after an objection; an event
   counts from when it was made or received, whichever is first, and an opt-out without any time always counts. A basis
   dated more than ten minutes after it arrived is no evidence at all (R23): its date is made up.
@@ -25,7 +25,7 @@ Pure; raises nothing. Times are epoch milliseconds UTC.
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from .answer import NO_RECORD, ConsentAnswer, ConsentState, Considered, Outcome, Ruling, UnknownBecause
+from .answer import NO_RECORD, ConsentAnswer, ConsentState, Considered, Outcome, Review, Ruling, UnknownBecause
 from .evidence import (
     ANY,
     BASES,
@@ -53,6 +53,7 @@ __all__ = [
     "Grade",
     "Invalidity",
     "Outcome",
+    "Review",
     "Ruling",
     "Scope",
     "UnknownBecause",
@@ -81,6 +82,7 @@ _IN_FORCE, _OTHER_SCOPE, _NOT_YET = Outcome.IN_FORCE, Outcome.OTHER_SCOPE, Outco
 _INVALID, _PENDING, _EXPIRED = Outcome.INVALID, Outcome.PENDING, Outcome.EXPIRED
 _GRANT, _CORPORATE, _SOLICITED = EventKind.GRANT, EventKind.CORPORATE, EventKind.SOLICITED
 _BLOCK, _LIFT, _CHARITY = EventKind.BLOCK, EventKind.LIFT, EventKind.CHARITY_SOFT_OPT_IN
+_OBJECT, _REVIEW = EventKind.OBJECT, Review.OBJECTION_LIFTED
 _OBJECTED, _UNKNOWN = ConsentState.OBJECTED, ConsentState.UNKNOWN
 
 
@@ -229,6 +231,10 @@ def _is_opt_out(item: Considered) -> bool:
     return item.outcome is _IN_FORCE and item.event.kind in OPT_OUTS
 
 
+def _is_lifted_objection(item: Considered) -> bool:
+    return item.outcome is _LIFTED and item.event.capture.kind is _OBJECT
+
+
 def _strength(item: Considered) -> tuple[int, int, int, str]:
     event = item.event
     return _STRENGTH[event.kind], event.event_time, event.source_seq, event.id
@@ -250,7 +256,8 @@ def _answer(considered: tuple[Considered, ...]) -> ConsentAnswer:
         kinds = dict.fromkeys(item.event.kind for item in considered if _is_opt_out(item))
         return ConsentAnswer(_OBJECTED, opt_out, tuple(kinds), block, considered)
     if basis is not None:
-        return ConsentAnswer(_STATES[basis.capture.kind], basis, (), block, considered)
+        flags = (_REVIEW,) if any(_is_lifted_objection(item) for item in considered) else ()
+        return ConsentAnswer(_STATES[basis.capture.kind], basis, flags, block, considered)
     return ConsentAnswer(_UNKNOWN, None, _why_unknown(considered), block, considered)
 
 

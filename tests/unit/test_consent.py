@@ -14,6 +14,7 @@ from filter.consent import (
     Grade,
     Invalidity,
     Outcome,
+    Review,
     Scope,
     UnknownBecause,
     resolve,
@@ -203,8 +204,16 @@ def test_opt_out_without_any_data_counts():
 def test_explicit_later_consent_lifts_an_opt_out():
     """Only a new, valid, individual grant ends an opt-out; the account says so."""
     answer = resolve([event(EventKind.OBJECT, NOW - 9), event(EventKind.GRANT, NOW - 5)], SCOPE, NOW)
-    assert answer.state is ConsentState.CONSENT
+    assert (answer.state, answer.reasons) == (ConsentState.CONSENT, (Review.OBJECTION_LIFTED,))
     assert [item.outcome for item in answer.considered] == [Outcome.LIFTED, Outcome.RELIED_ON]
+
+
+@pytest.mark.parametrize("kind", sorted(OPT_OUTS | {EventKind.BLOCK}))
+def test_only_a_lifted_objection_is_flagged_for_review(kind):
+    """Consent after an objection is to be reviewed; after a withdrawal, a refusal or a block in force it is not."""
+    answer = resolve([event(kind, NOW - 9), event(EventKind.GRANT, NOW - 5)], SCOPE, NOW)
+    assert answer.state is ConsentState.CONSENT
+    assert answer.reasons == ((Review.OBJECTION_LIFTED,) if kind is EventKind.OBJECT else ())
 
 
 @pytest.mark.parametrize(
