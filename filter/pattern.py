@@ -28,7 +28,7 @@ from functools import lru_cache
 from itertools import groupby, takewhile
 from typing import Final, NamedTuple, NoReturn
 
-from .sheet import BETWEEN, OPENING, fold
+from .sheet import BETWEEN, OPENING, fold, spread
 
 MAX_LENGTH: Final = 480
 MAX_GAP: Final = 8
@@ -116,7 +116,7 @@ def _bounded(body: "_Sequence", *, scan: bool, start: bool, end: bool) -> str:
 
 def _plain(word: str) -> str:
     """A word of a pattern as it stands in a sheet."""
-    return " ".join(fold(word).lower().replace("-", " ").rstrip(",").split())
+    return " ".join(spread(fold(word)).lower().rstrip(",").split())
 
 
 def _ends_a_word(char: str) -> bool:

@@ -14,6 +14,18 @@ from typing import NamedTuple
 
 from .labels import SegmentKind
 
+LOOKALIKES = dict(
+    zip(
+        "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0456\u0458\u0455\u0501\u0475\u04bb\u04cf\u051b\u051d"
+        "\u0410\u0412\u0415\u041a\u041c\u041d\u041e\u0420\u0421\u0422\u0425\u0423\u0406\u0408\u0405\u043a"
+        "\u03bf\u03bd\u03b1\u03b9\u03c1\u03ba\u03c5\u03c4\u03b5\u03f2"
+        "\u0391\u0392\u0395\u0396\u0397\u0399\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a5\u03a7",
+        "aeopcyxijsdvhlqwABEKMHOPCTXYIJSkovaipkutecABEZHIKMNOPTYX",
+        strict=True,
+    )
+)
+"""Cyrillic and Greek letters that look like Latin ones: read so inside a word that has Latin letters too."""
+
 
 class DefectCode(StrEnum):
     """What was wrong with a message as received. Codes in `UNREAD` left content that nobody judged."""
@@ -34,6 +46,7 @@ class DefectCode(StrEnum):
     TOO_DEEP = "too_deep"
     TEXT_TOO_LARGE = "text_too_large"
     ENCRYPTED = "encrypted"
+    TEXT_UNREAD = "text_unread"
     ATTACHMENT = "attachment"
     IMAGE_ONLY = "image_only"
     EMPTY = "empty"
@@ -49,6 +62,7 @@ UNREAD = frozenset(
         DefectCode.TOO_DEEP,
         DefectCode.TEXT_TOO_LARGE,
         DefectCode.ENCRYPTED,
+        DefectCode.TEXT_UNREAD,
         DefectCode.ATTACHMENT,
         DefectCode.IMAGE_ONLY,
         DefectCode.EMPTY,
@@ -104,10 +118,19 @@ _INVISIBLE_SET = (
     "\u202a-\u202e\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e0fff"
 )
 _INVISIBLE = re.compile(f"[{_INVISIBLE_SET}]+")
-# Letters that only look different: mathematical bold and italic, full width, circled. Read as the plain letter.
-_STYLED = re.compile("[\uff01-\uff5e\u24b6-\u24e9\U0001d400-\U0001d7ff\U0001f130-\U0001f149]+")
+# Letters that only look different: mathematical bold and italic, full width, circled, ligatures. Read as the plain
+# letter. And halves of characters, which no text that is sent on may hold.
+_STYLED = re.compile(
+    "[\ud800-\udfff\ufb00-\ufb06\uff01-\uff5e\u24b6-\u24e9\U0001d400-\U0001d7ff\U0001f130-\U0001f149]+"
+)
 # Single letters with something invisible around each: no language hyphenates like that.
 _SPLIT_WORD = re.compile(f"[{_INVISIBLE_SET}][A-Za-z][{_INVISIBLE_SET}]+[A-Za-z]")
+_HALF = re.compile("[\ud800-\udfff]")
+_OTHER_SCRIPTS = re.compile("[\u0370-\u052f]")
+_SMALL_LOOKALIKES = "".join(filter(str.islower, LOOKALIKES))
+_GREAT_LOOKALIKES = "".join(filter(str.isupper, LOOKALIKES))
+# A letter of another script right before a Latin one. (Endings stand after it, symbols before capitals: NF-\u03baB.)
+_DISGUISED_WORD = re.compile(f"[{_SMALL_LOOKALIKES}][a-z]|[{_GREAT_LOOKALIKES}][A-Za-z]")
 _TURNED = ("\u202d", "\u202e")  # text shown in the other direction
 _MANY_MARKS = re.compile(r"[^\w\s\x00-\x7f]{31}")
 
@@ -117,6 +140,11 @@ def _excess_marks() -> re.Pattern[str]:
     """Combining marks beyond the 30th in a row (UAX #15, stream-safe): normalisation is quadratic in such runs."""
     marks = "".join(mark for mark in map(chr, range(0x300, 0x20000)) if unicodedata.combining(mark))
     return re.compile(f"([{marks}]{{30}})[{marks}]+")
+
+
+def whole(text: str) -> str:
+    """The text, with U+FFFD for each half of a character, so that it can be encoded."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def clean(text: str) -> str:
@@ -141,23 +169,29 @@ def clean_all(texts: Sequence[str]) -> tuple[list[str], bool]:
     """Each text in clean form, and whether words in them were cut apart by what cannot be seen.
 
     Looks at the whole, because most pages need no more than single spaces. Padding between words is usual in
-    preheaders and no obfuscation; nothing invisible between single letters, and turned direction, is.
+    preheaders and no obfuscation; nothing invisible between single letters, turned direction, and letters of another
+    script that look like Latin ones inside a word, are.
     """
     whole = "|".join(texts)
     if _is_plain(whole) and not (any(map(whole.__contains__, ("  ", "| ", " |"))) or whole != whole.strip()):
         return list(texts), False
     if "\0" in whole:
-        return list(map(clean, texts)), _is_obfuscated(whole)
-    spaced = _single_spaces("\0".join(texts))
+        return list(map(clean, texts)), _is_obfuscated(whole) or _is_disguised(whole)
+    spaced, disguised = _single_spaces("\0".join(texts)), False
     if not _is_plain(spaced.replace("\0", "|")):
         spaced = _cleaned(spaced)
-    return list(map(str.strip, spaced.split("\0"))), _is_obfuscated(whole)
+        disguised = _is_disguised(spaced)
+    return list(map(str.strip, spaced.split("\0"))), disguised or _is_obfuscated(whole)
 
 
 def _is_obfuscated(text: str) -> bool:
     if text.isascii():
         return False
     return any(map(text.__contains__, _TURNED)) or _SPLIT_WORD.search(text) is not None
+
+
+def _is_disguised(text: str) -> bool:
+    return not text.isascii() and _OTHER_SCRIPTS.search(text) is not None and _DISGUISED_WORD.search(text) is not None
 
 
 def _single_spaces(text: str) -> str:
@@ -178,7 +212,7 @@ def _fits(text: str, codec: str) -> bool:
 
 
 def _plain_letters(match: re.Match[str]) -> str:
-    return unicodedata.normalize("NFKC", match[0])
+    return _HALF.sub("\ufffd", unicodedata.normalize("NFKC", match[0]))
 
 
 _URL = re.compile(r"\s*(?:https?:)?/[/\\]+(?:[^/?#\\@]*@)?([^/?#\\:]*)(?::\d*)?([^#]*)", re.IGNORECASE)

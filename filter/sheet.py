@@ -9,6 +9,8 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Final
 
+from .segments import LOOKALIKES
+
 OPENING: Final = "\x01"
 CLOSING: Final = "\n"
 BETWEEN: Final = CLOSING + OPENING
@@ -24,6 +26,27 @@ _LOOKS_LIKE: Final = dict(
 # Folded first, each in one sweep: most mail has no others.
 _USUAL: Final = "£€’‘“”–—•"  # noqa: RUF001 -- as above
 _FOREIGN: Final = re.compile(r"[^\x00-\x7f]")
+_SMALL_CAPITALS: Final = dict(
+    zip(
+        "\u1d00\u0299\u1d04\u1d05\u1d07\ua730\u0262\u029c\u026a\u1d0a\u1d0b\u029f\u1d0d\u0274\u1d0f\u1d18\u0280\ua731\u1d1b\u1d1c"
+        "\u1d20\u1d21\u028f\u1d22",
+        "abcdefghijklmnoprstuvwyz",
+        strict=True,
+    )
+)
+# A word with Latin letters and those of a script that has letters like them.
+_MIXED: Final = re.compile(
+    r"(?<![A-Za-z\u0370-\u052f])(?:[A-Za-z]++(?=[\u0370-\u052f])|[\u0370-\u052f]++(?=[A-Za-z]))[A-Za-z\u0370-\u052f]++"
+)
+_LATIN: Final = str.maketrans(LOOKALIKES)
+# Marks that join words where no address has them. Each expression begins with its mark, which the engine finds fast.
+_JOINTS: Final = {
+    "_": re.compile(r"_(?<=[A-Za-z0-9%!]_)(?=[A-Za-z0-9$])"),
+    "/": re.compile(r"/(?<=[A-Za-z]/)(?=[A-Za-z])"),
+}
+_LONGEST_WORD: Final = 100
+_MAX_JOINTS: Final = 10_000  # of each mark in one text
+_ADDRESS: Final = re.compile("[.:@?=&]")
 
 
 def sheet(segments: Iterable[str]) -> str:
@@ -31,7 +54,7 @@ def sheet(segments: Iterable[str]) -> str:
 
     Each segment is preceded by `OPENING`, and the sheet ends with `CLOSING` and `OPENING`.
     """
-    text = fold(OPENING + BETWEEN.join(segments) + BETWEEN).replace("-", " ").replace(", ", " ")
+    text = spread(fold(OPENING + BETWEEN.join(segments) + BETWEEN)).replace(", ", " ")
     while "  " in text:
         text = text.replace("  ", " ")
     # A sentence ends with its mark and a space, perhaps after a closing quote or bracket.
@@ -47,7 +70,7 @@ def offsets(segment: str) -> list[int]:
 
     Slow and exact, for showing evidence; `sheet` is what the hot path uses.
     """
-    folded, kept, before = fold(segment).replace("-", " "), [], ""
+    folded, kept, before = spread(fold(segment)), [], ""
     for i, char in enumerate(folded):
         if (char == "," and folded[i + 1 : i + 2] == " ") or (char == " " and before == " "):
             continue
@@ -63,7 +86,28 @@ def fold(text: str) -> str:
     for char in _USUAL:
         if char in text:
             text = text.replace(char, _LOOKS_LIKE[char])
-    return text if text.isascii() else _FOREIGN.sub(_fold_char, text)
+    if not text.isascii():
+        text = _FOREIGN.sub(_fold_char, text)
+    return text if text.isascii() else _MIXED.sub(_as_latin, text)
+
+
+def _as_latin(match: re.Match[str]) -> str:
+    return match[0].translate(_LATIN)
+
+
+def spread(text: str) -> str:
+    """Hyphens, and other marks that join words, as spaces, one for one."""
+    for mark, joint in _JOINTS.items():
+        if mark in text:
+            text = joint.sub(_space_or_mark, text, _MAX_JOINTS)
+    return text.replace("-", " ")
+
+
+def _space_or_mark(match: re.Match[str]) -> str:
+    """A space, unless what stands before the mark in its word shows an address."""
+    text, at = match.string, match.start()
+    start = max(text.rfind(before, max(0, at - _LONGEST_WORD), at) for before in (" ", OPENING))
+    return match[0] if _ADDRESS.search(text, max(start, 0, at - _LONGEST_WORD), at) else " "
 
 
 def _fold_char(match: re.Match[str]) -> str:
@@ -77,4 +121,4 @@ def _ascii_look(char: str) -> str:
     return base if base.isascii() and base.isprintable() else char
 
 
-_FOLDED: Final = dict(_LOOKS_LIKE)  # grows by what is met; bounded by the size of Unicode
+_FOLDED: Final = _LOOKS_LIKE | _SMALL_CAPITALS  # grows by what is met; bounded by the size of Unicode
