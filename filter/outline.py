@@ -23,7 +23,6 @@ MAX_TAGS = 10_000
 _SMALL = 16_384
 _FEW_TAGS = 1_500
 _LONG_TAG = 1_000
-_SHORTEST_TAG = 3
 _UNCOUNTED = frozenset(  # never open for long: without an end tag, or ended by the next of their kind
     b"area base br col embed hr img input link meta param source track wbr "
     b"p li td tr th option dt dd thead tbody".split()
@@ -64,8 +63,8 @@ def is_tame(html: bytes) -> bool:
 
 
 def cut_tags(html: bytes) -> bytes:
-    """The page up to its `MAX_TAGS`th tag: the same object when it has no more."""
-    if len(html) <= _SHORTEST_TAG * MAX_TAGS or html.count(b"<") <= MAX_TAGS:
+    """The page up to its `MAX_TAGS`th tag: the same object when it has no more, or is too short to have many more."""
+    if len(html) <= 2 * _SMALL or html.count(b"<") <= MAX_TAGS:
         return html
     opening = islice(re.finditer(b"<", html), MAX_TAGS, None)
     return html[: next(opening).start()]
