@@ -58,3 +58,4 @@ class SegmentKind(StrEnum):
     ALT = "alt"
     FOOTER = "footer"
     QUOTED = "quoted"
+    SENDER = "sender"

@@ -17,6 +17,7 @@ from selectolax.lexbor import LexborDocumentOptions, LexborHTMLParser, LexborNod
 from .allocator import keep_freed_memory
 from .labels import SegmentKind
 from .outline import MAX_TAGS, cut_tags, is_tame, strip_tags
+from .pictures import SLICES, Shown, judge_picture
 from .segments import Defect, DefectCode, clean, parse_url
 from .styles import hidden_nodes, mark
 
@@ -33,7 +34,8 @@ _BLOCKS = (  # the most frequent first
 )
 _SPECIAL = f":not({_BLOCKS}),table:not(:has(table)):has(td + td)"
 _UNHIDEABLE = frozenset({"html", "head", "body"})
-_PIXEL = frozenset({"0", "1"})
+_IMAGE = re.compile(rb"<img\b", re.IGNORECASE)
+_CAPTIONED = frozenset({"submit", "button", "reset"})
 
 # What stands in the text for an element; a hidden one and a picture have a mark on both sides of what is between.
 _SEPARATOR, _HIDDEN, _PICTURE, _BREAK, _LINK, _END_LINK, _HEADING, _END_HEADING = map(chr, range(8))
@@ -46,7 +48,7 @@ _ZERO_WIDTH = "\u200b".encode()
 
 class Page(NamedTuple):
     """What a page says: kinds and texts of its blocks (not cleaned), the indexes of hidden ones, links as (host, path,
-    index of the block or -1), the number of pictures shown.
+    index of the block or -1), the number of pictures shown; `pictured` says that they may carry the message.
     """
 
     kinds: list[SegmentKind]
@@ -55,6 +57,7 @@ class Page(NamedTuple):
     links: list[tuple[str, str, int]]
     pictures: int
     defects: list[Defect]
+    pictured: bool = False
 
 
 def read_page(html: bytes) -> Page:
@@ -73,14 +76,16 @@ def read_page(html: bytes) -> Page:
             defects.append(Defect(DefectCode.STRUCTURE_LOST))
             return _bare(whole, defects)
     marked = reader.marked
-    return Page(reader.kinds, reader.texts, reader.hidden, marked.links, marked.pictures, defects)
+    pictured = marked.pictured or marked.area > SLICES
+    return Page(reader.kinds, reader.texts, reader.hidden, marked.links, marked.pictures, defects, pictured)
 
 
 def _bare(html: bytes, defects: list[Defect]) -> Page:
     lines = [line for line in strip_tags(html).split("\n") if line and not line.isspace()]
     if len(lines) > MAX_BLOCKS:
         lines[MAX_BLOCKS - 1 :] = [" ".join(lines[MAX_BLOCKS - 1 :])]
-    return Page([SegmentKind.PARAGRAPH] * len(lines), lines, [], [], 0, defects)
+    pictures = sum(1 for _ in _IMAGE.finditer(html))
+    return Page([SegmentKind.PARAGRAPH] * len(lines), lines, [], [], pictures, defects, pictures > 0)
 
 
 class _Marked:
@@ -91,7 +96,8 @@ class _Marked:
         self.hidden: list[str] = []
         self.targets: list[int] = []  # for each marked link its index in `links`, or -1
         self.links: list[tuple[str, str, int]] = []
-        self.pictures = 0
+        self.pictures = self.area = 0
+        self.pictured = False
         self.count = 0  # marks that were set
         self.breaks = 0
 
@@ -156,13 +162,38 @@ class _Marked:
     def picture(self, node: LexborNode) -> None:
         """A picture's other text stands in its place."""
         attributes = node.attributes
-        self.pictures += attributes.get("width") not in _PIXEL
-        text = clean(attributes.get("alt") or "")
+        shown, area = judge_picture(attributes, linked=_follows_link(node))
+        if shown:
+            self.pictures += 1
+            self.area += area
+            self.pictured = self.pictured or shown is Shown.LARGE
+        text, title = clean(attributes.get("alt") or ""), attributes.get("title")
+        if title and clean(title) != text:
+            text = clean(f"{text} {title}")
         if text:
             node.replace_with(f"{_PICTURE}{text}{_PICTURE}")
             self.count += 2
         else:
             node.decompose()
+
+    def field(self, node: LexborNode) -> None:
+        """A button of a form has its caption in an attribute."""
+        attributes = node.attributes
+        caption = "value" if (attributes.get("type") or "").lower() in _CAPTIONED else "alt"
+        if text := clean(attributes.get(caption) or ""):
+            self.targets.append(-1)
+            node.replace_with(f" {_LINK}{text}{_END_LINK} ")
+            self.count += 2
+        else:
+            node.decompose()
+
+
+def _follows_link(node: LexborNode) -> bool:
+    """Whether a link begins right before an element, perhaps with space between."""
+    before = node.prev
+    if before is not None and before.is_text_node and not (before.text_content or "").strip(" \n\r\t"):
+        before = before.prev
+    return before is not None and before.is_text_node and before.text_content == _LINK
 
 
 def _drop(_marked: _Marked, node: LexborNode) -> None:
@@ -174,6 +205,7 @@ _REPLACE: dict[str, Callable[[_Marked, LexborNode], None]] = {
     "button": _Marked.button,
     "br": _Marked.line_break,
     "img": _Marked.picture,
+    "input": _Marked.field,
     "table": _Marked.table,
     "script": _drop,
     "style": _drop,
@@ -187,6 +219,8 @@ def _marked_text(html: bytes) -> _Marked:
     keep_freed_memory()
     tree = LexborHTMLParser(look.html, options=_NO_EVENTS)
     marked = _Marked()
+    marked.pictured = look.background
+    marked.pictures += look.background
     if look.marked or look.classes:
         marked.set_aside(hidden_nodes(tree, look))
     root = tree.body or tree.root

@@ -14,10 +14,12 @@ from types import MappingProxyType
 from typing import Any
 
 from .errors import InputError
+from .fields import DECLARING_HEADERS, KEPT_HEADERS, MAX_VALUE, Fields
 from .labels import Channel, SegmentKind
+from .mailbox import first_mailbox
 from .markup import Page, read_page
-from .mime import Part, Scan, scan
-from .plain import footer_start, paragraphs
+from .mime import HTML_TYPES, Part, Scan, scan
+from .plain import calendar_text, footer_start, paragraphs
 from .segments import (
     UNREAD,
     Defect,
@@ -28,8 +30,9 @@ from .segments import (
     clean_all,
     make_segments,
     parse_url,
+    whole,
 )
-from .transfer import MAX_TEXT, decode_body, decode_header, decode_octets, note
+from .transfer import MAX_TEXT, decode_body, decode_octets, note
 
 __all__ = [
     "UNREAD",
@@ -43,32 +46,17 @@ __all__ = [
     "parse_message",
 ]
 
-KEPT_HEADERS = frozenset(
-    {
-        *("list-unsubscribe", "list-unsubscribe-post", "list-id", "precedence", "feedback-id", "x-mailer"),
-        *("auto-submitted", "date", "content-language"),
-    }
-)
-"""Header fields kept as evidence, and every `x-campaign…` besides."""
-
-DECLARING_HEADERS = (
-    *("x-consentry-declared", "x-message-type", "x-category", "x-mail-category", "x-email-type", "x-message-category"),
-    *("x-mc-metadata", "x-mc-tags", "x-smtpapi-category", "x-mailgun-tag", "x-pm-tag", "x-tag"),
-)
-"""Fields in which senders claim what a message is; the first that is present becomes `Message.declared`."""
-_DECLARING = frozenset(DECLARING_HEADERS)
-
-_MAX_VALUE = 2_000
-_IMAGE_ONLY_WORDS = 5
+_FEW_WORDS = 5  # beside a picture of any kind
+_FEW_WORDS_BESIDE_LARGE = 29  # beside one that may carry the message
 _MAX_LINKS = 5_000
 # The engine finds the literal fast; only then is the scheme before it looked at.
 _URL = re.compile(r"://(?:(?<=(?i:http)://)|(?<=(?i:https)://))([^\s<>\"]{1,2000})")
 _QUICK_LOOKUP = 4_000_000
 _META_CHARSET = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?([A-Za-z0-9_:.-]{1,40})", re.IGNORECASE)
-_QUOTED_NAME = re.compile(r'"((?:[^"\\]|\\.)*)"')
-_ESCAPED = re.compile(r"\\(.)")
-_MAX_FROM = 10_000
-_NOT_SAID = frozenset({SegmentKind.SUBJECT, SegmentKind.FOOTER, SegmentKind.ALT})
+_HEADS = frozenset({SegmentKind.SENDER, SegmentKind.SUBJECT})
+_NOT_SAID = _HEADS | {SegmentKind.FOOTER, SegmentKind.ALT}
+# Scripts written without spaces: about two characters make a word.
+_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 _PGP = "-----BEGIN PGP MESSAGE-----"
 
 
@@ -107,13 +95,12 @@ def parse_message(raw: bytes, *, channel: Channel = Channel.EMAIL) -> Message:
 def _parse(raw: bytes, channel: Channel) -> Message:
     scanned = scan(raw)
     body = _Body(scanned.defects)
-    body.pictures = scanned.pictures
-    fields = _Fields(scanned, body.defects)
+    fields = Fields(scanned.fields, body.defects)
+    name, address = fields.sender()
     subjects = fields.all("subject")
-    for subject in subjects:
-        body.add(SegmentKind.SUBJECT, subject)
+    body.add_heads(name, subjects)
     _read_parts(scanned, body)
-    name, address = _mailbox(fields.raw("from"), body.defects)
+    body.count_pictures(scanned)
     return body.message(
         channel,
         subject=clean(subjects[0]) if subjects else "",
@@ -126,45 +113,6 @@ def _parse(raw: bytes, channel: Channel) -> Message:
     )
 
 
-class _Fields:
-    """The top header fields, decoded when asked for."""
-
-    def __init__(self, scanned: Scan, defects: list[Defect]) -> None:
-        self._fields = scanned.fields
-        self._defects = defects
-
-    def raw(self, name: str) -> bytes:
-        values = self._fields.get(name)
-        return values[0] if values else b""
-
-    def all(self, name: str) -> list[str]:
-        return [decode_header(value, self._defects) for value in self._fields.get(name, ())]
-
-    def one(self, name: str) -> str:
-        return clean(decode_header(self.raw(name)[:_MAX_VALUE], self._defects))
-
-    def kept(self) -> Mapping[str, tuple[str, ...]]:
-        names = [name for name in self._fields if name in KEPT_HEADERS or name.startswith("x-campaign")]
-        return MappingProxyType({name: tuple(clean(value)[:_MAX_VALUE] for value in self.all(name)) for name in names})
-
-    def declared(self) -> str:
-        if _DECLARING.isdisjoint(self._fields):
-            return ""
-        return self.one(next(name for name in DECLARING_HEADERS if name in self._fields))
-
-
-def _mailbox(value: bytes, defects: list[Defect]) -> tuple[str, str]:
-    """Display name and address of the first mailbox of a From field (RFC 5322 §3.4), read leniently."""
-    text = value[:_MAX_FROM].decode("utf-8", "replace").replace("\r", "").replace("\n", "").strip()
-    quoted = _QUOTED_NAME.match(text)
-    name, angle, rest = text[quoted.end() if quoted else 0 :].partition("<")
-    if not angle:
-        address, _, comment = text.partition("(")
-        return clean(comment.partition(")")[0]), clean(address.partition(",")[0])
-    name = _ESCAPED.sub(r"\1", quoted[1]) if quoted and not name.strip() else text[: -len(rest) - 1]
-    return clean(decode_header(name.encode("utf-8", "replace"), defects)), clean(rest.partition(">")[0])
-
-
 class _Body:
     """Segments and links as they are gathered."""
 
@@ -175,13 +123,27 @@ class _Body:
         self.hidden: set[int] = set()
         self.links: list[Link] = []
         self.pictures = 0
+        self.pictured = False  # whether pictures may carry the message
+        self.shown: int | None = None  # texts before those of attached files, if there are any
         self.language = ""
-        self.top = 0
 
     def add(self, kind: SegmentKind, text: str) -> None:
         """Add one text, not yet clean."""
         self.kinds.append(kind)
         self.texts.append(text)
+
+    def add_heads(self, sender: str, subjects: Iterable[str]) -> None:
+        """Add what a list of messages shows of this one."""
+        if sender:
+            self.add(SegmentKind.SENDER, sender)
+        for subject in subjects:
+            self.add(SegmentKind.SUBJECT, subject)
+
+    def count_pictures(self, scanned: Scan) -> None:
+        """Count pictures outside pages; those that were to be shown by a page are shown anyway when it does not."""
+        own = scanned.pictures + (0 if self.pictures else scanned.page_pictures)
+        self.pictures += own + scanned.attached_pictures
+        self.pictured = self.pictured or own > 0
 
     def add_page(self, page: Page, kind: SegmentKind | None) -> None:
         """Add what a page says; `kind` overrides (quoted)."""
@@ -191,6 +153,7 @@ class _Body:
         self.hidden.update(index + first for index in page.hidden)
         self.links += [Link(host, path, index if index < 0 else index + first) for host, path, index in page.links]
         self.pictures += page.pictures
+        self.pictured = self.pictured or page.pictured
         for defect in page.defects:
             note(self.defects, defect)
 
@@ -198,7 +161,7 @@ class _Body:
         """Clean every text, drop the empty ones, settle preheader and footer."""
         self._clean()
         self._settle_kinds()
-        if all(kind == SegmentKind.SUBJECT for kind in self.kinds):
+        if _HEADS.issuperset(self.kinds):
             note(self.defects, Defect(DefectCode.IMAGE_ONLY if self.pictures else DefectCode.EMPTY))
         elif self.pictures and self._few_words():
             note(self.defects, Defect(DefectCode.IMAGE_ONLY, str(self.pictures)))
@@ -215,11 +178,14 @@ class _Body:
         )
 
     def _few_words(self) -> bool:
-        count = 0
-        for index, (kind, text) in enumerate(zip(self.kinds, self.texts, strict=True)):
+        """Whether the text beside the pictures is too short to be the message itself."""
+        count, most = 0, _FEW_WORDS_BESIDE_LARGE if self.pictured else _FEW_WORDS
+        for index, (kind, text) in enumerate(zip(self.kinds[: self.shown], self.texts[: self.shown], strict=True)):
             if kind not in _NOT_SAID and index not in self.hidden:
                 count += len(text.split())
-            if count > _IMAGE_ONLY_WORDS:
+                if not text.isascii():
+                    count += len(_UNSPACED.findall(text)) // 2
+            if count > most:
                 return False
         return True
 
@@ -233,41 +199,60 @@ class _Body:
     def _drop_empty(self) -> None:
         kept = [index for index, text in enumerate(self.texts) if text]
         moved = {old: new for new, old in enumerate(kept)}
+        if self.shown is not None:
+            self.shown = sum(index < self.shown for index in kept)
         self.links = [link._replace(segment=moved.get(link.segment, -1)) for link in self.links]
         self.kinds = [self.kinds[index] for index in kept]
         self.hidden = {moved[index] for index in self.hidden if index in moved}
         self.texts = [self.texts[index] for index in kept]
 
     def _settle_kinds(self) -> None:
-        first = next((i for i, kind in enumerate(self.kinds) if kind != SegmentKind.SUBJECT), len(self.kinds))
+        first = next((i for i, kind in enumerate(self.kinds) if kind not in _HEADS), len(self.kinds))
         if first < len(self.kinds) and first in self.hidden:
             self.kinds[first] = SegmentKind.PREHEADER
-        for index in range(max(first, footer_start(self.texts, self.kinds)), len(self.kinds)):
+        end = len(self.kinds) if self.shown is None else self.shown
+        for index in range(max(first, footer_start(self.texts[:end], self.kinds[:end])), end):
             self.kinds[index] = SegmentKind.FOOTER
 
 
 def _read_parts(scanned: Scan, body: _Body) -> None:
-    """Read the text parts in order; a plain alternative to HTML comes last and adds only what the HTML does not say."""
-    parts = [part for part in scanned.parts if not part.attached] or scanned.parts
-    if len(parts) < len(scanned.parts):
-        for part in scanned.parts:
-            if part.attached:
-                note(body.defects, Defect(DefectCode.ATTACHMENT, part.media_type))
-    pages = {part.alternative for part in parts if part.alternative and part.media_type != "text/plain"}
+    """Read the text parts in order; a plain alternative to HTML comes after them and adds only what the HTML does not
+    say, and attached files come last.
+    """
+    parts = [part for part in scanned.parts if not part.attached]
+    pages = {part.alternative for part in parts if part.alternative and part.media_type in HTML_TYPES}
     later: list[tuple[Part, str]] = []
     room = MAX_TEXT
     for part in parts:
         octets = decode_body(scanned.octets, (part.start, part.end), part.encoding, room, body.defects)
         room -= len(octets)
-        if part.media_type != "text/plain":
-            _read_html(octets, part, body)
-        elif part.alternative in pages:
-            later.append((part, decode_octets(octets, part.parameters.get("charset", ""), body.defects)))
+        if part.alternative in pages and part.media_type not in HTML_TYPES:
+            later.append((part, _part_text(octets, part, body)))
         else:
-            text = decode_octets(octets, part.parameters.get("charset", ""), body.defects)
-            _add_plain(body, paragraphs(text), quoted=part.quoted)
+            _read_part(octets, part, body)
     for part, text in later:
         _add_plain(body, _unsaid(list(paragraphs(text)), body.texts), quoted=part.quoted)
+    if len(parts) == len(scanned.parts):
+        return
+    if parts:
+        body.shown = len(body.texts)
+    for part in scanned.parts:
+        if part.attached:
+            octets = decode_body(scanned.octets, (part.start, part.end), part.encoding, room, body.defects)
+            room -= len(octets)
+            _read_part(octets, part, body)
+
+
+def _read_part(octets: bytes, part: Part, body: _Body) -> None:
+    if part.media_type in HTML_TYPES:
+        _read_html(octets, part, body)
+    else:
+        _add_plain(body, paragraphs(_part_text(octets, part, body)), quoted=part.quoted)
+
+
+def _part_text(octets: bytes, part: Part, body: _Body) -> str:
+    text = decode_octets(octets, part.parameters.get("charset", ""), body.defects)
+    return calendar_text(text) if part.media_type == "text/calendar" else text
 
 
 def _read_html(octets: bytes, part: Part, body: _Body) -> None:
@@ -307,7 +292,7 @@ def _unsaid(found: list[tuple[SegmentKind, str]], said: list[str]) -> Iterator[t
 
 def message_from_text(text: str, *, channel: Channel, subject: str = "") -> Message:
     """A message given as plain text (SMS, push)."""
-    body = _Body([])
+    body, text, subject = _Body([]), whole(text), whole(subject)
     if subject:
         body.add(SegmentKind.SUBJECT, subject)
     _add_plain(body, paragraphs(text), quoted=False)
@@ -325,10 +310,9 @@ def message_from_json(document: Mapping[str, Any]) -> Message:
     if not values["text"] and not values["html"] and not values["subject"]:
         raise InputError("text: missing: a message needs text, html or subject")
     body = _Body([])
-    if values["subject"]:
-        body.add(SegmentKind.SUBJECT, values["subject"])
+    name, address = first_mailbox(values["from"].encode("utf-8", "replace"), body.defects)
+    body.add_heads(name, [values["subject"]] if values["subject"] else [])
     _read_json_body(values["text"], values["html"], body)
-    name, address = _mailbox(values["from"].encode("utf-8", "replace"), body.defects)
     declaring = (headers[header][0] for header in DECLARING_HEADERS if header in headers)
     kept = {key: value for key, value in headers.items() if key in KEPT_HEADERS or key.startswith("x-campaign")}
     return body.message(
@@ -359,7 +343,7 @@ def _string(document: Mapping[str, Any], name: str) -> str:
         return ""
     if not isinstance(value, str):
         raise InputError(f"{name}: {type(value).__name__}: must be a string")
-    return value
+    return whole(value)
 
 
 def _channel(document: Mapping[str, Any]) -> Channel:
@@ -381,5 +365,5 @@ def _headers(document: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
         values = value if isinstance(value, list) else [value]
         if not isinstance(name, str) or not values or not all(isinstance(item, str) for item in values):
             raise InputError(f"headers.{name}: {type(value).__name__}: must be a string or a list of strings")
-        found[name.lower()] = tuple(clean(item)[:_MAX_VALUE] for item in values)
+        found[name.lower()] = tuple(clean(item)[:MAX_VALUE] for item in values)
     return found

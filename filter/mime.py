@@ -34,13 +34,26 @@ _FIELD = re.compile(rb"^([!-9;-~]+)[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)", re.MULTIL
 _BLANK_LINES = (b"\n\n", b"\n\r\n")
 _PARAMETER = re.compile(r';\s*([^\s=;"]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"?|([^;\s"]*))')
 
-TEXT_TYPES = frozenset({"text/plain", "text/html", "application/xhtml+xml", "text/x-amp-html"})
+HTML_TYPES = frozenset(
+    {
+        *("text/html", "application/xhtml+xml", "text/x-amp-html"),
+        *("text/xml", "application/xml", "text/enriched", "text/richtext"),
+    }
+)
+"""Types read as a page: what else has tags is near enough to it."""
+_CODED_TEXT = frozenset({"text/rtf", "application/rtf", "text/x-rtf"})
+_NAMED_TEXT = {
+    **dict.fromkeys(("html", "htm", "xhtml", "shtml", "xml"), "text/html"),
+    **dict.fromkeys(("txt", "text", "md", "markdown", "csv", "asc"), "text/plain"),
+    **dict.fromkeys(("ics", "vcs", "ical"), "text/calendar"),
+}
 _SIGNATURES = frozenset({"application/pgp-signature", "application/pkcs7-signature", "application/x-pkcs7-signature"})
 _ENCRYPTED = frozenset({"application/pkcs7-mime", "application/x-pkcs7-mime", "application/pgp-encrypted"})
 _MESSAGES = frozenset({"message/rfc822", "message/global"})
 _IDENTITY = frozenset({"", "7bit", "8bit", "binary"})
 _DECODED = frozenset({"base64", "quoted-printable"})
 _DELIMITER_END = re.compile(rb"(--)?[ \t]*+(?:\r?\n|\r?\Z)")
+_MBOX = re.compile(rb">?From (?![ \t]*:)")
 _NEAR_MISS = 0.2  # a line that only begins like a delimiter, in parts
 _CR = 0x0D
 
@@ -63,12 +76,17 @@ class Part(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """A message taken apart: `octets` (line ends repaired if need be), top header fields, parts and pictures."""
+    """A message taken apart: `octets` (line ends repaired if need be), top header fields and parts; `pictures` counts
+    those that readers show after the text, `attached_pictures` those that ask to be files, `page_pictures` those that
+    a page is expected to show.
+    """
 
     octets: bytes
     fields: dict[str, list[bytes]]
     parts: list[Part]
     pictures: int
+    attached_pictures: int
+    page_pictures: int
     defects: list[Defect]
 
 
@@ -108,18 +126,26 @@ class _Scanner:
         self.parts: list[Part] = []
         self.waiting: list[_Place] = []
         self.alternatives = 0
-        self.pictures = 0
+        self.pictures = self.attached_pictures = self.page_pictures = 0
         self.delimiters = 0.0
         self.room = MAX_PASSES * max(len(raw), MAX_HEADER_BLOCK)
 
     def run(self) -> Scan:
         start = 0
-        if self.octets.startswith((b"From ", b">From ")):
+        if _MBOX.match(self.octets):
             start = self.octets.find(b"\n") + 1  # mbox separator
         fields = self._read(_Place(start, len(self.octets)))
         while self.waiting:
             self._read(self.waiting.pop())
-        return Scan(self.octets, fields, self.parts, self.pictures, self.defects)
+        return Scan(
+            self.octets,
+            fields,
+            self.parts,
+            self.pictures,
+            self.attached_pictures,
+            self.page_pictures,
+            self.defects,
+        )
 
     def defect(self, code: DefectCode, detail: str = "") -> None:
         note(self.defects, Defect(code, detail))
@@ -240,8 +266,13 @@ class _Scanner:
 
     def _leaf(self, entity: _Entity, kind: str) -> None:
         encoding, place = _encoding(entity.fields), entity.place
-        attached = _first(entity.fields, "content-disposition").strip().lower().startswith(b"attachment")
-        if kind not in TEXT_TYPES:
+        disposition = _first(entity.fields, "content-disposition")
+        attached = disposition.strip().lower().startswith(b"attachment")
+        if kind.startswith("application/"):
+            kind = _named_type(kind, entity.parameters, disposition)
+        if kind in _CODED_TEXT:
+            self.defect(DefectCode.TEXT_UNREAD, kind)
+        elif not kind.startswith("text/") and kind not in HTML_TYPES:
             self._not_text(entity, kind, attached=attached)
         elif encoding in _IDENTITY or encoding in _DECODED:
             part = (entity.body, place.end, place.alternative, place.quoted, attached)
@@ -257,9 +288,19 @@ class _Scanner:
             return
         picture = kind.startswith("image/")
         if picture and not attached and (entity.place.related or "content-id" in entity.fields):
-            return  # the page shows it through <img>, which is counted there
-        self.pictures += picture
+            self.page_pictures += 1  # counted where the page has its <img>
+            return
+        if picture and attached:
+            self.attached_pictures += 1
+        else:
+            self.pictures += picture
         self.defect(DefectCode.ATTACHMENT, kind[:80])
+
+
+def _named_type(kind: str, parameters: Mapping[str, str], disposition: bytes) -> str:
+    """The type that a file's name tells, when the given one tells no more than that it is a file."""
+    name = parameters.get("name") or parse_content_type(disposition)[1].get("filename", "")
+    return _NAMED_TEXT.get(name.rpartition(".")[2].strip().lower(), kind)
 
 
 def _first(fields: dict[str, list[bytes]], name: str) -> bytes:

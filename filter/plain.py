@@ -30,6 +30,13 @@ _MARK = re.compile(
     re.VERBOSE,
 )
 
+_FOLD = re.compile(r"\r?\n[ \t]")
+_CALENDAR = re.compile(
+    r"^(?:SUMMARY|DESCRIPTION|COMMENT|LOCATION|X-ALT-DESC|X-WR-CALNAME|X-WR-CALDESC)(?:;[^:\n]*)?:([^\r\n]*)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_CALENDAR_ESCAPE = re.compile(r"\\([nN,;\\])")
+
 _FOOTER_TAIL = 40
 _FOOTER_LONGEST = 900
 _FOOTER_SHORT = 60
@@ -89,6 +96,13 @@ def paragraphs(text: str) -> Iterator[tuple[SegmentKind, str]]:
             rest = SegmentKind.FOOTER
     if run := text[start:-1]:
         yield _kind(run, rest), run
+
+
+def calendar_text(text: str) -> str:
+    """What people read of an iCalendar object (RFC 5545): its summaries, descriptions and places."""
+    unfolded = _FOLD.sub("", text)
+    values = [found[1] for found in islice(_CALENDAR.finditer(unfolded), MAX_LINES)]
+    return _CALENDAR_ESCAPE.sub(lambda found: "\n" if found[1] in "nN" else found[1], "\n\n".join(values))
 
 
 def _kind(text: str, rest: SegmentKind) -> SegmentKind:

@@ -51,7 +51,9 @@ _FAR = re.compile(r"-\d{3,}(?:\.\d+)?(?:px|pt)|-\d{2,}(?:em|rem)")
 _CLASS = re.compile(r"^(?:[a-z]+)?\.([a-z_][\w-]*)$")
 _COLOUR = re.compile(r"#[0-9a-f]{3,8}|[a-z]{3,20}")
 _SHORT_COLOUR = re.compile(r"#...")
-
+_BACKGROUNDS = (b" background=", b"url(")
+_MAX_BACKGROUNDS = 100
+_DECLARED_BEFORE = 60  # octets between a property and its picture
 
 # What HTML reads as a comment.
 _BOGUS = (octet for octet in range(256) if octet > ord("~") or (not chr(octet).isalpha() and octet != ord(">")))
@@ -59,20 +61,21 @@ _COMMENTS = (b"<!", b"<?", *(bytes((*b"</", octet)) for octet in _BOGUS))
 
 
 class Look(NamedTuple):
-    """The page with marks at the tags to examine, the classes its style sheet takes out of sight, and whether there are
-    comments, which may stand inside words.
+    """The page with marks at the tags to examine, the classes its style sheet takes out of sight, whether there are
+    comments, which may stand inside words, and whether there is a picture in the background.
     """
 
     html: bytes
     marked: bool
     classes: tuple[str, ...]
     comments: bool
+    background: bool
 
 
 @cache
 def _database() -> hyperscan.Database:
     database = hyperscan.Database()
-    expressions = [b"".join(b"\\x%02x" % octet for octet in text) for text in (*_LITERALS, *_COMMENTS)]
+    expressions = [b"".join(b"\\x%02x" % octet for octet in text) for text in (*_LITERALS, *_COMMENTS, *_BACKGROUNDS)]
     database.compile(expressions=expressions, flags=[hyperscan.HS_FLAG_CASELESS] * len(expressions))
     return database
 
@@ -81,15 +84,17 @@ def mark(html: bytes) -> Look:
     """Find what may hide text and mark the tags where it is declared."""
     places: list[int] = []
     comments: list[int] = []
-    count = len(_LITERALS)
+    backgrounds: list[int] = []
+    count, pictures = len(_LITERALS), len(_LITERALS) + len(_COMMENTS)
 
     def found(number: int, _start: int, end: int, _flags: int, _context: object) -> None:
-        (places if number < count else comments).append(end)
+        (places if number < count else comments if number < pictures else backgrounds).append(end)
 
     _database().scan(html, match_event_handler=found)
     commented = any(html[end : end + 7].lower() != b"doctype" for end in comments)
+    background = any(_is_background(html, end) for end in backgrounds[:_MAX_BACKGROUNDS])
     if not places:
-        return Look(html, False, (), commented)
+        return Look(html, False, (), commented, background)
     ends, sheets = set[int](), dict[int, None]()
     for place in places[:_MAX_MARKS]:
         start = html.rfind(b"<", max(0, place - _FAR_BACK), place)
@@ -100,7 +105,12 @@ def mark(html: bytes) -> Look:
         if name[0].lower() == b"<style":
             sheets[start] = None
     pieces = [html[start:end] for start, end in pairwise([0, *sorted(ends), len(html)])]
-    return Look(_MARK_ATTRIBUTE.join(pieces), bool(ends), tuple(hiding_classes(html, sheets)), commented)
+    return Look(_MARK_ATTRIBUTE.join(pieces), bool(ends), tuple(hiding_classes(html, sheets)), commented, background)
+
+
+def _is_background(html: bytes, end: int) -> bool:
+    """Whether the address that begins at `end` is that of a picture in the background."""
+    return html[end - 1 : end] == b"=" or b"background" in html[max(0, end - _DECLARED_BEFORE) : end].lower()
 
 
 def _is_on_background(html: bytes, start: int, place: int) -> bool:

@@ -102,6 +102,8 @@ def decode_body(octets: bytes, place: tuple[int, int], encoding: str, room: int,
 
 
 def note(defects: list[Defect], defect: Defect) -> None:
-    """Record a defect once, and only the first hundred."""
+    """Record a defect once, and only the first hundred; its detail in ASCII, for it comes from the message."""
+    if not defect.detail.isascii():
+        defect = Defect(defect.code, defect.detail.encode("ascii", "replace").decode())
     if len(defects) < MAX_DEFECTS and defect not in defects:
         defects.append(defect)

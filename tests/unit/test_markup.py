@@ -198,3 +198,16 @@ def test_any_markup_is_read(html):
     assert len(page.kinds) == len(page.texts)
     assert all(0 <= index < len(page.texts) for index in page.hidden)
     assert all(-1 <= link[2] < len(page.texts) for link in page.links)
+
+
+def test_captions_in_attributes_are_read():
+    """A form's buttons and the titles of pictures are text that readers see; what a field holds is not read."""
+    form = "<form><input type=submit value='Shop now'><input type=text value=x><input type=image alt='Buy'></form>"
+    assert blocks(form) == [(K.BUTTON, "Shop now Buy")]
+    assert blocks("<img alt=Logo title='Save 20%'>") == [(K.ALT, "Logo Save 20%")]
+
+
+def test_pictures_of_a_page_without_structure_are_counted():
+    """A page too deep to be built still says that it shows pictures."""
+    page = read_page(b"<div>" * 4_000 + b"<IMG src=x>")
+    assert (page.pictures, page.pictured) == (1, True)

@@ -13,6 +13,7 @@ from filter.labels import SegmentKind as K
 from filter.markup import Page
 from filter.message import Defect, DefectCode, message_from_json, message_from_text, parse_message
 from filter.outline import MAX_TAGS
+from filter.segments import clean
 from filter.transfer import MAX_TEXT
 
 HEAD = b"From: Bank <a@bank.example>\nSubject: Hello\n"
@@ -30,8 +31,8 @@ def page(html):
 
 
 def said(message):
-    """Kind and text of every segment but the subject."""
-    return [(segment.kind, segment.text) for segment in message.segments if segment.kind is not K.SUBJECT]
+    """Kind and text of every segment but sender and subject."""
+    return [(segment.kind, segment.text) for segment in message.segments if segment.kind not in (K.SENDER, K.SUBJECT)]
 
 
 def codes(message):
@@ -62,12 +63,33 @@ def test_header_fields():
         ('"A \\"B\\" <c>" <a@x.example>, d@x.example', 'A "B" <c>', "a@x.example"),
         ("a@x.example (Al)", "Al", "a@x.example"),
         ("", "", ""),
+        ("(c) a@x.example", "c", "a@x.example"),
+        ("(c (d)) Al <a@x.example> (e)", "Al", "a@x.example"),
+        ('"A (b)" <a@x.example>', "A (b)", "a@x.example"),
+        ("grp: a@x.example;", "", "a@x.example"),
+        ("grp: a@x.example, b@x.example;", "", "a@x.example"),
+        ("Al <a@b\u00fccher.example>", "Al", "a@b\u00fccher.example"),
     ],
 )
 def test_sender(value, name, address):
     """The first mailbox of From is read, however it is written."""
     message = parse_message(b"From: " + value.encode() + b"\n\nx")
     assert (message.from_name, message.from_address) == (name, address)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        "From: a@x.example\nFrom: b@x.example",
+        "From: a@x.example, b@x.example",
+        "From: Al <a@x.example>, B <b@x.example>",
+        "From : g: a@x.example, b@x.example;",
+    ],
+)
+def test_the_first_of_several_senders_counts(fields):
+    """Several senders are a defect, and the first is read."""
+    message = parse_message(fields.encode() + b"\n\nx")
+    assert (message.from_address, codes(message)) == ("a@x.example", [DefectCode.HEADER_MALFORMED])
 
 
 def test_every_subject_is_judged():
@@ -132,7 +154,7 @@ def test_promotion_below_a_signature_mark_is_judged():
 def test_hidden_preheader_comes_first():
     """Hidden text before the page is the preheader, its padding is no defect, and it is marked hidden."""
     message = page("<div style='display:none'>Your bill&zwnj;&nbsp;&zwnj;&nbsp;&zwnj;</div><p>Dear Al</p>")
-    assert [(s.kind, s.text, s.hidden) for s in message.segments[1:]] == [
+    assert [(s.kind, s.text, s.hidden) for s in message.segments[2:]] == [
         (K.PREHEADER, "Your bill", True),
         (K.PARAGRAPH, "Dear Al", False),
     ]
@@ -144,6 +166,35 @@ def test_words_cut_by_invisible_characters_are_joined_and_reported():
     message = plain("S\u200ba\u200bv\u200be now")
     assert said(message) == [(K.PARAGRAPH, "Save now")]
     assert codes(message) == [DefectCode.OBFUSCATED]
+
+
+@pytest.mark.parametrize("text", ["S\u0430v\u0435 now", "\u0412UY now", "sh\u03bfp now"])
+def test_letters_of_another_script_inside_a_word_are_reported(text):
+    """A word of Latin letters with look-alikes among them is obfuscation; the text stays as it was written."""
+    message = plain(text)
+    assert (said(message), codes(message)) == ([(K.PARAGRAPH, text)], [DefectCode.OBFUSCATED])
+
+
+@pytest.mark.parametrize(
+    "text", ["SMS\u043a\u0438", "TNF\u03b1 and NF-\u03baB", "C\u0431\u0435\u0440", "\u0421\u043e\u0440\u043e and so on"]
+)
+def test_words_of_two_scripts_are_no_obfuscation(text):
+    """Endings, symbols and typing errors are usual, and so are texts in two scripts."""
+    assert codes(plain(text)) == []
+
+
+def test_halves_of_characters_are_replaced():
+    """What cannot be encoded does not get into a message."""
+    message = message_from_json(
+        {"id": "a\udcff", "subject": "b\udcff", "text": "c\udcff https://x.example/\ud800", "from": "\udcff"}
+    )
+    found = message_from_text("c\udcff", channel=Channel.SMS, subject="\udcff")
+    assert repr((message, found)).encode()
+    assert [text for _, text, _ in found.segments] == ["\ufffd", "c\ufffd"]
+    assert clean("a\udcff\ufb01") == "a\ufffdfi"
+    raw = parse_message(b"Content-Type: x\xff/y; charset=\xff\n\nx")
+    assert repr(raw).encode()
+    assert all(defect.detail.isascii() for defect in raw.defects)
 
 
 def test_text_is_normal():
@@ -208,13 +259,91 @@ def test_what_nobody_read_is_visible(raw, expected):
     assert all(defect.unread for defect in message.defects)
 
 
-def test_attached_text_is_reported_unless_it_is_all_there_is():
-    """A text file beside a text is an attachment; alone it is read."""
-    attached = b"Content-Type: text/plain\nContent-Disposition: attachment\n\nfile"
-    both = b"Content-Type: multipart/mixed; boundary=b\n\n--b\n\nbody\n--b\n" + attached + b"\n--b--\n"
-    assert said(parse_message(both)) == [(K.PARAGRAPH, "body")]
-    assert codes(parse_message(both)) == [DefectCode.ATTACHMENT]
-    assert said(parse_message(attached)) == [(K.PARAGRAPH, "file")]
+def mixed(*parts):
+    """A message of several parts, each with its own header."""
+    return parse_message(
+        HEAD + b"Content-Type: multipart/mixed; boundary=b\n\n--b\n" + b"\n--b\n".join(parts) + b"\n--b--\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("header", "body"),
+    [
+        (b"Content-Type: text/plain\nContent-Disposition: attachment", b"Save now"),
+        (b"Content-Type: text/html\nContent-Disposition: attachment; filename=a.html", b"<p>Save <b>now"),
+        (b"Content-Type: text/markdown", b"Save now"),
+        (b"Content-Type: application/octet-stream; name=a.HTML", b"<p>Save now"),
+        (b'Content-Type: application/octet-stream\nContent-Disposition: attachment; filename="a.txt"', b"Save now"),
+        (b"Content-Type: text/calendar", b"BEGIN:VCALENDAR\nSUMMARY;LANGUAGE=en:Sa\n ve now\nEND:VCALENDAR"),
+        (b"Content-Type: application/x; name=a.ics", b"BEGIN:VEVENT\nDESCRIPTION:Save now\n"),
+    ],
+)
+def test_text_is_read_whatever_it_is_called(header, body):
+    """Every text part is read, attached or not, and so is a file whose name says that it is text; it comes last."""
+    message = mixed(header + b"\n\n" + body, b"Content-Type: text/plain\n\nDear Alex, see below.")
+    assert sorted(text for _, text in said(message)) == ["Dear Alex, see below.", "Save now"]
+    assert message.defects == ()
+
+
+def test_text_in_a_code_of_its_own_is_not_an_attachment():
+    """RTF is text that nobody read, which no evidence of service excuses as it does an attachment."""
+    message = mixed(b"Content-Type: text/plain\n\nHello", b"Content-Type: text/rtf\n\n{\\rtf1 Save}")
+    assert message.defects == (Defect(DefectCode.TEXT_UNREAD, "text/rtf"),)
+    assert message.defects[0].unread
+
+
+def test_attached_text_does_not_hide_the_footer():
+    """The footer is that of the text, not of the file after it."""
+    message = mixed(
+        b"Content-Type: text/plain\n\nYour bill is due.\n\nUnsubscribe",
+        b"Content-Type: text/plain\nContent-Disposition: attachment\n\nThe terms of the account follow on this page.",
+    )
+    assert [kind for kind, _ in said(message)] == [K.PARAGRAPH, K.FOOTER, K.PARAGRAPH]
+
+
+GREETING = "<p>Hello Alex, please see the picture below</p>"
+LETTER = "<p>" + "Your statement for October is ready and you can read it in the app. " * 3 + "</p>"
+
+
+@pytest.mark.parametrize(
+    ("html", "pictured"),
+    [
+        (GREETING + "<a href='https://x.example/sale'><img width=600 height=900></a>", True),
+        (GREETING + "<img src=x>", True),
+        (GREETING + "<img width=1 style='width:600px'>", True),
+        (GREETING + "<img width=100% style='max-width:120px'>", False),
+        (GREETING + "<a href='https://x.example/sale'>\n<img width=728 height=90></a>", True),
+        (GREETING + "<img width=600 height=80>", False),
+        (GREETING + "<img width=120 height=40><img width=32 height=32>", False),
+        (GREETING + "<img width=150 height=150>" * 9, True),
+        (GREETING + "<img src=x width=1 height=1>", False),
+        (GREETING + "<table background='https://x.example/p.png'><tr><td></table>", True),
+        (GREETING + "<div style='background: #fff url(https://x.example/p.png)'></div>", True),
+        (GREETING + "<style>@font-face{src:url(x.woff)}</style>", False),
+        (GREETING + LETTER + "<img width=600 height=900>", False),
+        ("<p>Hi</p><img width=120 height=40>", True),
+    ],
+)
+def test_a_picture_that_may_be_the_message(html, pictured):
+    """Few words beside a picture large enough to be read, in pieces or behind the page, leave the message unread."""
+    assert (DefectCode.IMAGE_ONLY in codes(page(html))) is pictured
+
+
+@pytest.mark.parametrize("header", [b"", b"Content-ID: <1@x>\n", b"Content-Disposition: inline\n"])
+def test_a_picture_after_the_text_may_be_the_message(header):
+    """An inline picture that no page shows is shown below the text."""
+    message = mixed(b"Content-Type: text/plain\n\nHello, see below", b"Content-Type: image/png\n" + header + b"\nx")
+    assert DefectCode.IMAGE_ONLY in codes(mixed(b"\nSee the picture below here", b"Content-Type: image/png\n\nx"))
+    assert DefectCode.IMAGE_ONLY in codes(message)
+
+
+def test_the_name_of_the_sender_is_judged():
+    """What a list of messages shows first is the first segment."""
+    message = parse_message(b'From: "SAVE 50% in our sale, shop now" <a@bank.example>\nSubject: s\n\nx')
+    assert message.segments[0] == (K.SENDER, "SAVE 50% in our sale, shop now", False)
+    given = message_from_json({"from": "Sale <a@bank.example>", "text": "x"})
+    assert [kind for kind, _, _ in given.segments] == [K.SENDER, K.PARAGRAPH]
+    assert codes(parse_message(b"From: Sale <a@bank.example>\n\n")) == [DefectCode.EMPTY]
 
 
 def test_charset_of_a_page_may_stand_in_it():

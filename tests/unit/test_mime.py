@@ -87,7 +87,7 @@ def test_bare_line_ends_are_repaired():
     [
         (b"text/plain", Defect(DefectCode.ENCODING_UNKNOWN, "x-uuencode")),
         (b"application/pdf", Defect(DefectCode.ATTACHMENT, "application/pdf")),
-        (b"text/calendar", Defect(DefectCode.ATTACHMENT, "text/calendar")),
+        (b"text/calendar", Defect(DefectCode.ENCODING_UNKNOWN, "x-uuencode")),
         (b"application/pkcs7-mime", Defect(DefectCode.ENCRYPTED, "application/pkcs7-mime")),
     ],
 )
