@@ -162,11 +162,12 @@ class _Marked:
     def picture(self, node: LexborNode) -> None:
         """A picture's other text stands in its place."""
         attributes = node.attributes
-        shown, area = judge_picture(attributes, linked=_follows_link(node))
+        shown, area = judge_picture(attributes)
         if shown:
             self.pictures += 1
             self.area += area
-            self.pictured = self.pictured or shown is Shown.LARGE
+            if shown is Shown.LARGE or (shown is Shown.BANNER and _follows_link(node)):
+                self.pictured = True
         text, title = clean(attributes.get("alt") or ""), attributes.get("title")
         if title and clean(title) != text:
             text = clean(f"{text} {title}")
