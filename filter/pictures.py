@@ -56,7 +56,7 @@ def _judge(written_width: str, written_height: str, written_style: str) -> tuple
 
 def _side(attribute: str, style: Mapping[str, str], name: str) -> int | None:
     """One side in pixels as a browser takes it: style before attribute, within its limits; None when not said."""
-    side = _pixels(style[name] if name in style else attribute)
+    side = _pixels(style.get(name, attribute))
     if not style:
         return side
     most, least = _pixels(style.get(f"max-{name}")), _pixels(style.get(f"min-{name}"))
