@@ -48,8 +48,11 @@ def import_(
     batch: Annotated[str, typer.Option(help="Name of this import.", show_default="digest of the file")] = "",
     skip_bad: Annotated[
         Path | None,
-        typer.Option(help="Import the good lines and write the bad ones here.", show_default="import nothing"),
+        typer.Option(help="Import the good lines, write the bad ones to this new file.", show_default="import nothing"),
     ] = None,
+    complete: Annotated[
+        bool, typer.Option("--complete", help="The data is complete as of now, even if this file brings nothing new.")
+    ] = False,
     as_json: AsJson = False,
     config: ConfigFile = None,
 ) -> None:
@@ -72,6 +75,8 @@ def import_(
             rejects=skip_bad,
             progress=lambda _lines, octets: bar.update(task, completed=octets),
         )
+        if complete and report.imported:
+            store.touch(console.now())
     if as_json:
         console.write_json(_report_document(report))
     else:

@@ -24,6 +24,7 @@ from .consent import (
     Considered,
     EventKind,
     Outcome,
+    Review,
     Scope,
     UnknownBecause,
 )
@@ -279,6 +280,8 @@ def consent_lines(answer: ConsentAnswer, law: Mapping[str, LawRule]) -> Iterable
     words = STATE[answer.state]
     because = [_UNKNOWN[reason] for reason in answer.reasons if isinstance(reason, UnknownBecause)]
     yield Text(f"Consent ({answer.state.letter}): {words}{': ' + '; '.join(because) if because else ''}.")
+    if Review.OBJECTION_LIFTED in answer.reasons:
+        yield Text("Consent was given after an objection: have somebody check that it was meant.", style="yellow")
     if answer.block:
         yield Text.assemble("Blocked: ", describe(answer.block))
     listed = [item for item in answer.considered if item.outcome is not Outcome.OTHER_SCOPE]

@@ -12,7 +12,7 @@ from typing import Final
 
 from .classify import Classification
 from .consent import ConsentAnswer, ConsentState
-from .labels import Label, SegmentLabel
+from .labels import Label
 from .message import DefectCode
 from .stream import Mode
 
@@ -84,8 +84,8 @@ _TROUBLE_REASON: Final = {
     Trouble.STALE: Reason.CONSENT_STALE,
     Trouble.BAD_ADDRESS: Reason.BAD_ADDRESS,
 }
-# Pictures are the message: a line of text beside them proves nothing about what they show.
-_NEVER_EXCUSED: Final = frozenset({DefectCode.IMAGE_ONLY})
+# A line of text beside pictures says little about what they show: more than one service phrase is asked for.
+_PICTURES: Final = frozenset({DefectCode.IMAGE_ONLY})
 _NO_BASIS: Final = frozenset({_O, _U})
 
 
@@ -94,9 +94,10 @@ class Policy:
     """The table, and what is done when we do not know.
 
     - `on_consent_unavailable`, `on_consent_stale`, `on_bad_address`: promotional mail without a consent look-up.
-    - `on_unread_content`: content that could not be read, with no service evidence in what could, to O or U; a
-      message of pictures only in any case.
-    - `on_unsure`: labelled service, but with a score of at least `unsure_from` and no service evidence, to O or U.
+    - `on_unread_content`: content that could not be read, with no service evidence in what could, to O or U; of a
+      message of pictures, twice the usual evidence.
+    - `on_unsure`: labelled service, but with a score of at least `unsure_from` and no service evidence, or with words
+      disguised from readers or machines, to O or U.
     - `on_blocked`: a technical or legal block on the address that covers all mail (law A10, step 1).
     """
 
@@ -169,19 +170,18 @@ def _enforced(
 def _service(classification: Classification, state: ConsentState, policy: Policy) -> tuple[Disposition, Reason]:
     """Mail without promotion flows, unless we may have missed some and the recipient has not agreed to any."""
     if state in _NO_BASIS:
-        known = _known_service(classification)
-        if any(
-            code in _NEVER_EXCUSED or not known for code in classification.unread if code is not DefectCode.ATTACHMENT
-        ):
+        service, threshold = _service_shown(classification), classification.rules.weights.threshold
+        needed = 2 * threshold if _PICTURES & set(classification.unread) else threshold
+        if set(classification.unread) - {DefectCode.ATTACHMENT} and service < needed:
             return policy.on_unread_content, Reason.UNREAD_CONTENT
-        if classification.score >= policy.unsure_from and not known:
+        doubtful = classification.score >= policy.unsure_from and service < threshold
+        if doubtful or any(defect.code is DefectCode.OBFUSCATED for defect in classification.message.defects):
             return policy.on_unsure, Reason.UNSURE
     label = classification.label
     return policy.table[label][state], Reason.SURVEY if label is Label.SURVEY else Reason.SERVICE
 
 
-def _known_service(classification: Classification) -> bool:
-    """Whether what a recipient sees shows a genuine service purpose; hidden words show none."""
+def _service_shown(classification: Classification) -> float:
+    """Evidence, in what a recipient sees, that there is a genuine service purpose; hidden words show none."""
     segments = classification.message.segments
-    shown = (j.label for i, j in classification.judgements.items() if not segments[i].hidden)
-    return any(label in (SegmentLabel.SERVICE, SegmentLabel.SURVEY) for label in shown)
+    return sum(max(j.service, j.survey) for i, j in classification.judgements.items() if not segments[i].hidden)

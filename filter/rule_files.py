@@ -19,7 +19,8 @@ import hyperscan
 
 from .errors import Problem, RuleError
 from .resources import config_dir
-from .rules import Rule, RuleSet, Weights, compile_rules, database_key, expressions_of, parse_rules, parse_weights
+from .rules import Rule, RuleSet, compile_rules, database_key, expressions_of, parse_rules
+from .weights import Weights, parse_weights
 
 WEIGHTS_FILE: Final = "weights.toml"
 _DIGEST: Final = 16
@@ -69,7 +70,7 @@ def read_rules(paths: Iterable[Path] = ()) -> tuple[tuple[Rule, ...], Weights]:
     if not weights:  # rules without weights of their own are weighed as the shipped ones are
         weights = {WEIGHTS_FILE: _read(shipped_rules() / WEIGHTS_FILE)}
     ((name, text),) = weights.items()
-    return rules, parse_weights(name, text, rules)
+    return rules, parse_weights(name, text, {rule.id for rule in rules})
 
 
 def _toml_files(paths: Iterable[Path]) -> list[Path]:

@@ -8,9 +8,8 @@ whole set, whatever its size. Pure: reading files and the on-disk cache of compi
 import dataclasses
 import hashlib
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import hyperscan
@@ -19,13 +18,12 @@ from .errors import Problem, RuleError
 from .labels import Channel, SegmentKind, SegmentLabel
 from .pattern import Expressions, PatternError, compile_pattern
 from .sheet import OPENING, sheet
+from .weights import MAX_WEIGHT, Weights, read_toml
 
-MAX_WEIGHT: Final = 6.0
 _ID: Final = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*(?:\.[a-z0-9]+(?:-[a-z0-9]+)*)+")
 _FLAGS: Final = hyperscan.HS_FLAG_CASELESS
 _FIELDS: Final = ("id", "label", "weight", "patterns", "in", "channels", "cites", "note", "match", "no_match")
 _MIN_EXAMPLES: Final = 2
-_SHOWN: Final = 400  # characters of a long list in a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,35 +55,6 @@ class Hit(NamedTuple):
     segment: int
     start: int
     end: int
-
-
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """What turns evidence into labels and a probability: data, shipped and versioned beside the rules.
-
-    `rules` overrides a rule's own weight. A segment is promotional from `threshold` on; `score` of a message is
-    1 / (1 + exp(-(slope * evidence + intercept))).
-    """
-
-    version: str = "built-in"
-    threshold: float = 2.0
-    rest_of_segment: float = 0.5
-    scattered: float = 0.5
-    support_cap: float = 0.9
-    slope: float = 1.75
-    intercept: float = -3.5
-    kinds: Mapping[SegmentKind, float] = field(
-        default_factory=lambda: {SegmentKind.FOOTER: 0.5, SegmentKind.QUOTED: 0.5},
-    )
-    support: dict[str, float] = field(
-        default_factory=lambda: {
-            "support.list-unsubscribe": 0.3,
-            "support.list-id": 0.2,
-            "support.campaign-header": 0.3,
-            "support.utm-link": 0.3,
-        },
-    )
-    rules: Mapping[str, float] = field(default_factory=dict)
 
 
 class Pattern:
@@ -168,61 +137,6 @@ def parse_rules(files: Mapping[str, str]) -> tuple[Rule, ...]:
     return tuple(rules)
 
 
-def parse_weights(name: str, text: str, rules: Iterable[Rule]) -> Weights:
-    """Read the weights file (TOML); raises RuleError. Unknown keys, kinds or rule ids are errors."""
-    problems: list[Problem] = []
-    document = _toml(name, text, problems)
-    known = {rule.id for rule in rules}
-    version = document.pop("version", None)
-    if not isinstance(version, str) or not version:
-        problems.append(Problem(f"{name}: version", repr(version), "a text that names this set of weights"))
-    kinds = _numbers(f"{name}: kinds", document.pop("kinds", {}), set(SegmentKind), 1.0, problems)
-    overrides = _numbers(f"{name}: rules", document.pop("rules", {}), known, MAX_WEIGHT, problems)
-    support = _numbers(f"{name}: support", document.pop("support", {}), set(Weights().support), 1.0, problems)
-    numbers = _numbers(name, document, set(_WEIGHT_LIMITS), _WEIGHT_LIMITS, problems)
-    if problems:
-        raise RuleError("the weights cannot be used", problems)
-    return Weights(
-        version=str(version),
-        kinds={SegmentKind(kind): value for kind, value in kinds.items()},
-        support=Weights().support | support,
-        rules=overrides,
-        **numbers,
-    )
-
-
-def _numbers(
-    place: str, given: Any, known: set[Any], limit: float | Mapping[str, float], problems: list[Problem]
-) -> dict[str, float]:
-    """A table of numbers above 0 and at most `limit` (one for all, or by key); the intercept alone is below 0."""
-    if not isinstance(given, dict):
-        problems.append(Problem(place, repr(given), "a table of numbers"))
-        return {}
-    numbers = {}
-    for key, value in given.items():
-        most = limit.get(key, 0.0) if isinstance(limit, Mapping) else limit
-        low, high = sorted((0.0, most))
-        if key not in known:
-            problems.append(
-                Problem(f"{place}: {key}", "", f"unknown; known: {', '.join(sorted(map(str, known)))[:_SHOWN]}")
-            )
-        elif isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high or value == 0:
-            problems.append(Problem(f"{place}: {key}", repr(value), f"a number from {low:g} to {high:g}, not 0"))
-        else:
-            numbers[key] = float(value)
-    return numbers
-
-
-_WEIGHT_LIMITS: Final = {
-    "threshold": 20.0,
-    "rest_of_segment": 1.0,
-    "scattered": 1.0,
-    "support_cap": 2.0,
-    "slope": 20.0,
-    "intercept": -50.0,
-}
-
-
 def version_of(rules: Iterable[Rule], weights: Weights) -> str:
     """Short name of a rule set's content: the same rules and weights give the same version on every machine."""
     deciding = ([_deciding(rule) for rule in rules], sorted(dataclasses.asdict(weights).items()))
@@ -279,16 +193,8 @@ def _blame(rules: tuple[Rule, ...], error: Exception) -> Problem:
     return Problem("rules", "", f"Hyperscan refuses the set as a whole: {error}")
 
 
-def _toml(name: str, text: str, problems: list[Problem]) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        problems.append(Problem(name, "", f"not valid TOML: {error}"))
-        return {}
-
-
 def _parse_file(name: str, text: str, problems: list[Problem]) -> list[Rule]:
-    document = _toml(name, text, problems)
+    document = read_toml(name, text, problems)
     lang = document.pop("lang", "en")
     entries = document.pop("rule", [])
     problems.extend(

@@ -29,6 +29,7 @@ CORE = (
     "message",
     "sheet",
     "pattern",
+    "weights",
     "rules",
     "classify",
     "evidence",

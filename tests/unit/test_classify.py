@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from filter.classify import Classification, Classifier, claimed_label
 from filter.labels import Channel, Label, SegmentKind, SegmentLabel
 from filter.message import Defect, DefectCode, Link, Message, Segment
-from filter.rules import Rule, Weights, compile_rules
+from filter.rules import Rule, compile_rules
+from filter.weights import Weights
 
 
 def rule(name: str, label: str, weight: float, *patterns: str, **more: frozenset[SegmentKind]) -> Rule:

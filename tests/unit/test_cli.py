@@ -169,6 +169,22 @@ def test_consent_import_all_or_nothing(run: Run, config: Path, tmp_path: Path) -
     assert "@,grant" in (tmp_path / "bad.csv").read_text()
 
 
+def test_a_complete_feed_is_fresh_without_news(run: Run, config: Path, tmp_path: Path) -> None:
+    """Importing the same file again says nothing about freshness, unless it is said to be complete."""
+    consents = tmp_path / "c.csv"
+    consents.write_text("address,kind,channel,event_time\na@home.example,object,email,2026-01-01T00:00:00Z\n")
+
+    def as_of() -> int:
+        return int(json.loads(run("consent", "stats", "--json", "-c", config).stdout)["as_of"])
+
+    run("consent", "import", consents, "-c", config)
+    first = as_of()
+    run("consent", "import", consents, "-c", config)
+    assert as_of() == first
+    run("consent", "import", consents, "--complete", "-c", config)
+    assert as_of() > first
+
+
 def test_consent_show_record_and_export(run: Run, config: Path) -> None:
     """An objection recorded by hand is shown with what it amounts to, and exported without the address."""
     recorded = run(

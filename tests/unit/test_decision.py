@@ -7,8 +7,9 @@ from filter.errors import AddressError, ConsentDataError
 from filter.labels import Channel, SegmentKind
 from filter.message import Message, Segment
 from filter.policy import Disposition, Policy, Reason, Trouble
-from filter.rules import Weights, compile_rules
+from filter.rules import compile_rules
 from filter.stream import Match, Mode, Stream
+from filter.weights import Weights
 
 from .test_policy import RULES
 

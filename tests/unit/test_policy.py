@@ -9,8 +9,9 @@ from filter.consent import ANY, Capture, ConsentAnswer, ConsentEvent, ConsentSta
 from filter.labels import Channel, Label, SegmentKind, SegmentLabel
 from filter.message import Defect, DefectCode, Message, Segment
 from filter.policy import DEFAULT_TABLE, Disposition, Policy, Reason, Trouble, decide
-from filter.rules import Rule, Weights, compile_rules
+from filter.rules import Rule, compile_rules
 from filter.stream import Mode
+from filter.weights import Weights
 
 RULES = tuple(
     Rule(f"test.{word}", SegmentLabel(label), weight, (word,), ("R1",))
@@ -20,6 +21,7 @@ RULES = tuple(
         ("re_permission", "permission", 3.0),
         ("survey", "survey", 3.0),
         ("service", "service", 3.0),
+        ("service", "help", 3.0),
     )
 )
 CLASSIFIER = Classifier(compile_rules(RULES, Weights()))
@@ -115,6 +117,10 @@ def test_without_a_consent_answer(trouble: Trouble, reason: Reason, setting: str
         ("hello", DefectCode.ATTACHMENT, ConsentState.UNKNOWN, Reason.SERVICE),
         ("service", DefectCode.ENCRYPTED, ConsentState.UNKNOWN, Reason.SERVICE),
         ("service", DefectCode.IMAGE_ONLY, ConsentState.UNKNOWN, Reason.UNREAD_CONTENT),
+        ("service, survey", DefectCode.IMAGE_ONLY, ConsentState.UNKNOWN, Reason.UNREAD_CONTENT),
+        ("service and help", DefectCode.IMAGE_ONLY, ConsentState.UNKNOWN, Reason.SERVICE),
+        ("service", DefectCode.OBFUSCATED, ConsentState.UNKNOWN, Reason.UNSURE),
+        ("service", DefectCode.OBFUSCATED, ConsentState.CONSENT, Reason.SERVICE),
         ("hello", DefectCode.HEADER_MALFORMED, ConsentState.UNKNOWN, Reason.SERVICE),
         ("whiff", DefectCode.HEADER_MALFORMED, ConsentState.UNKNOWN, Reason.UNSURE),
         ("whiff", DefectCode.HEADER_MALFORMED, ConsentState.SOFT_OPT_IN, Reason.SERVICE),

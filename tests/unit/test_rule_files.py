@@ -8,8 +8,9 @@ import pytest
 from filter.errors import RuleError
 from filter.law import citation_problems, load_law
 from filter.rule_files import load, read_rules, shipped_rules
-from filter.rules import Weights, check_examples
+from filter.rules import check_examples
 from filter.sheet import sheet
+from filter.weights import Weights
 
 from .test_rules import OFFER
 

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from filter.errors import RuleError
 from filter.labels import Channel, SegmentKind, SegmentLabel
-from filter.rules import RuleSet, Weights, check_examples, compile_rules, parse_rules, parse_weights, version_of
+from filter.rules import RuleSet, check_examples, compile_rules, parse_rules, version_of
 from filter.sheet import sheet
+from filter.weights import Weights, parse_weights
 
 OFFER = """
 lang = "en"
@@ -23,6 +24,7 @@ cites = ["R12"]
 match = ["Get 20% off.", "Save up to 20%"]
 no_match = ["20% of it", "Save this mail."]
 """
+IDS = {"offer.percent-off"}
 
 
 def rule_set(text: str = OFFER, weights: Weights | None = None) -> RuleSet:
@@ -119,14 +121,14 @@ def test_weights_override_and_are_part_of_the_version() -> None:
     """A weights file changes weights and version; an unknown rule, kind or key in it is an error."""
     rules = parse_rules({"a.toml": OFFER})
     text = 'version = "7"\nthreshold = 1.5\n[kinds]\nfooter = 0.1\n[rules]\n"offer.percent-off" = 0.7\n'
-    weights = parse_weights("weights.toml", text, rules)
+    weights = parse_weights("weights.toml", text, IDS)
     assert compile_rules(rules, weights).weight(0) == 0.7
     assert (weights.threshold, weights.kinds) == (1.5, {SegmentKind.FOOTER: 0.1})
     assert version_of(rules, weights) != version_of(rules, Weights())
-    changed = parse_weights("weights.toml", text.replace("1.5", "1.6"), rules)
+    changed = parse_weights("weights.toml", text.replace("1.5", "1.6"), IDS)
     assert version_of(rules, weights) != version_of(rules, changed)
     with pytest.raises(RuleError) as error:
-        parse_weights("weights.toml", 'vers = 1\nslope = "x"\n[kinds]\nhat = 1\n[rules]\nnone = 1\n', rules)
+        parse_weights("weights.toml", 'vers = 1\nslope = "x"\n[kinds]\nhat = 1\n[rules]\nnone = 1\n', IDS)
     assert len(error.value.problems) == 5
 
 
@@ -137,14 +139,14 @@ def test_weights_override_and_are_part_of_the_version() -> None:
 def test_weights_are_bounded(line: str) -> None:
     """A weight that would switch judging off, or turn it round, is refused."""
     with pytest.raises(RuleError, match=r"a number from|a table of numbers"):
-        parse_weights("w.toml", f'version = "1"\n{line}\n', parse_rules({"a.toml": OFFER}))
+        parse_weights("w.toml", f'version = "1"\n{line}\n', IDS)
 
 
 def test_a_kind_cannot_be_switched_off() -> None:
     """Neither a kind nor a rule can be given weight 0 or less."""
     for table in ("[kinds]\nparagraph = 0", "[kinds]\nparagraph = -5", '[rules]\n"offer.percent-off" = nan'):
         with pytest.raises(RuleError, match="not 0"):
-            parse_weights("w.toml", f'version = "1"\n{table}\n', parse_rules({"a.toml": OFFER}))
+            parse_weights("w.toml", f'version = "1"\n{table}\n', IDS)
 
 
 TOML = st.recursive(
