@@ -39,12 +39,14 @@ _MIXED: Final = re.compile(
     r"(?<![A-Za-z\u0370-\u052f])(?:[A-Za-z]++(?=[\u0370-\u052f])|[\u0370-\u052f]++(?=[A-Za-z]))[A-Za-z\u0370-\u052f]++"
 )
 _LATIN: Final = str.maketrans(LOOKALIKES)
+_LIKE_LATIN: Final = frozenset(_LATIN)
 # Marks that join words where no address has them. Each expression begins with its mark, which the engine finds fast.
 _JOINTS: Final = {
     "_": re.compile(r"_(?<=[A-Za-z0-9%!]_)(?=[A-Za-z0-9$])"),
     "/": re.compile(r"/(?<=[A-Za-z]/)(?=[A-Za-z])"),
 }
 _LONGEST_WORD: Final = 100
+_LONG_TEXT: Final = 20_000
 _MAX_JOINTS: Final = 10_000  # of each mark in one text
 _ADDRESS: Final = re.compile("[.:@?=&]")
 
@@ -83,12 +85,21 @@ def fold(text: str) -> str:
     """Typographic and accented characters as the ASCII a reader sees, one for one; others as they are."""
     if text.isascii():
         return text
+    if len(text) >= _LONG_TEXT:
+        return _fold_long(text)
     for char in _USUAL:
         if char in text:
             text = text.replace(char, _LOOKS_LIKE[char])
     if not text.isascii():
         text = _FOREIGN.sub(_fold_char, text)
     return text if text.isascii() else _MIXED.sub(_as_latin, text)
+
+
+def _fold_long(text: str) -> str:
+    """The same by one table for all characters: dearer than a few substitutions, far cheaper than very many."""
+    table = {ord(char): char if char.isascii() else _folded(char) for char in set(text)}
+    text = text.translate(table)
+    return _MIXED.sub(_as_latin, text) if not _LIKE_LATIN.isdisjoint(table) else text
 
 
 def _as_latin(match: re.Match[str]) -> str:
@@ -111,7 +122,10 @@ def _space_or_mark(match: re.Match[str]) -> str:
 
 
 def _fold_char(match: re.Match[str]) -> str:
-    char = match[0]
+    return _folded(match[0])
+
+
+def _folded(char: str) -> str:
     return _FOLDED.get(char) or _FOLDED.setdefault(char, _ascii_look(char))
 
 

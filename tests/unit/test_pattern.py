@@ -175,6 +175,14 @@ def test_fold_keeps_offsets(text: str) -> None:
     assert fold(folded) == folded
 
 
+@given(st.text(min_size=1))
+def test_a_long_text_folds_like_a_short_one(text: str) -> None:
+    """However much text there is, each character is folded the same way."""
+    line = text.replace("\x01", "") + " . "
+    times = 20_000 // len(line) + 1
+    assert fold(line * times) == fold(line) * times
+
+
 SEGMENT = st.text(alphabet="ab,-_/ .!?\"')£é’\u0431", max_size=20).map(lambda text: " ".join(text.split()))  # noqa: RUF001
 
 
