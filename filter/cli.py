@@ -230,7 +230,7 @@ def demo(
         "var/demo"
     ),
     *,
-    once: Annotated[bool, typer.Option("--once", help="Exit when everything is shown.")] = False,  # noqa: ARG001
+    once: Annotated[bool, typer.Option("--once", help="Exit when everything is shown (as it does anyway).")] = False,  # noqa: ARG001 -- for scripts: a demo of live mail would stay
 ) -> None:
     """Judge a mailbox of realistic messages to recipients in every consent state."""
     run_demo(directory)

@@ -31,6 +31,7 @@ from .consent import ANY, ConsentAnswer, ConsentEvent, Scope
 from .consent_build import Runs, add_in_place, build
 from .consent_codec import Record, encode
 from .consent_index import ConsentIndex, Tally
+from .durable import sync_directory
 from .errors import ConsentDataError
 from .labels import Channel
 
@@ -254,7 +255,7 @@ class ConsentStore:
 
     def _switch_to(self, path: Path) -> None:
         """Make `path` the index file in use, durably: complete file, then its name, then CURRENT."""
-        _sync(self.directory)
+        sync_directory(self.directory)
         draft = self.directory / "CURRENT.new"
         draft.unlink(missing_ok=True)
         with open(draft, "w", encoding="ascii", opener=_private) as file:
@@ -262,7 +263,7 @@ class ConsentStore:
             file.flush()
             os.fsync(file.fileno())
         draft.rename(self.directory / "CURRENT")
-        _sync(self.directory)
+        sync_directory(self.directory)
 
     def _create(self) -> None:
         """Make an empty index where there is none."""
@@ -356,11 +357,3 @@ def _file_number(path: Path) -> int:
 def _remove(path: Path) -> None:
     path.unlink(missing_ok=True)
     path.with_name(path.name + "-lock").unlink(missing_ok=True)
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

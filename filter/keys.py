@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from .durable import sync_directory
 from .errors import ConsentDataError
 
 VARIABLE: Final = "CONSENTRY_SUBJECT_KEY"
@@ -58,15 +59,7 @@ def create_key(path: Path) -> None:
             os.link(draft, path)  # unlike rename, never replaces a key
     finally:
         draft.unlink()
-    _sync_directory(path.parent)
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_directory(path.parent)
 
 
 def _decode(text: str, place: str) -> bytes:

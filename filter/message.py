@@ -81,7 +81,6 @@ class Message:
     defects: tuple[Defect, ...] = ()
     images: int = 0
     size: int = 0
-    language: str = ""
 
 
 def parse_message(raw: bytes, *, channel: Channel = Channel.EMAIL) -> Message:
@@ -125,7 +124,6 @@ class _Body:
         self.pictures = 0
         self.pictured = False  # whether pictures may carry the message
         self.shown: int | None = None  # texts before those of attached files, if there are any
-        self.language = ""
 
     def add(self, kind: SegmentKind, text: str) -> None:
         """Add one text, not yet clean."""
@@ -173,7 +171,6 @@ class _Body:
             links=links,
             defects=defects,
             images=self.pictures,
-            language=self.language,
             **fields,
         )
 

@@ -42,6 +42,7 @@ CORE = (
 STORES = (
     "resources",
     "law",
+    "durable",
     "keys",
     "rule_files",
     "consent_codec",
