@@ -47,9 +47,10 @@ fuzz: $(VENV)/.dev ## Run the mutation and hostile-message runs
 wheel: $(VENV)/.runtime ## Build dist/consentry-VERSION-py3-none-any.whl
 	@$(BIN)/python -m hatchling build --target wheel
 
-lock: $(UV) ## Write both lock files anew from pyproject.toml
+lock: $(UV) ## Write the lock files anew from pyproject.toml
 	$(COMPILE) --upgrade --group build pyproject.toml --output-file requirements.lock
 	$(COMPILE) --upgrade --group dev --constraint requirements.lock pyproject.toml --output-file requirements-dev.lock
+	$(COMPILE) --upgrade --no-deps --group source --output-file requirements-source.lock
 
 clean: ## Remove the environment, caches and everything built
 	rm -rf $(VENV) .cache build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
@@ -68,9 +69,10 @@ $(VENV)/.runtime: requirements.lock pyproject.toml | $(BIN)/python
 	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
+$(VENV)/.dev: requirements-dev.lock requirements-source.lock $(VENV)/.runtime
 	@echo "Installing the test tools into $(VENV) …"
 	@$(PIP) $(LOCKED) -r requirements-dev.lock
+	@$(PIP) --require-hashes --no-deps --no-build-isolation -r requirements-source.lock
 	@touch $@
 
 $(UV):
