@@ -13,6 +13,12 @@ MAX_LINES = 400
 CORE = (
     "errors",
     "labels",
+    "envelope",
+    "replies",
+    "path",
+    "data_reader",
+    "xforward",
+    "trace",
     "address",
     "charsets",
     "segments",
@@ -54,22 +60,51 @@ STORES = (
     "consent_rows",
     "consent_import",
 )
+# The way of a message: what the pipeline needs, the pipeline, the drivers that fulfil it, the doors before it.
+TRANSPORT = (
+    "ports",
+    "metrics",
+    "message_key",
+    "events",
+    "pipeline",
+    "journal",
+    "flights",
+    "hold_codec",
+    "hold_database",
+    "hold_store",
+    "smtp_reply",
+    "next_hop_connection",
+    "next_hop_pool",
+    "next_hop",
+    "users",
+    "smtp_limits",
+    "smtp_auth",
+    "smtp_commands",
+    "smtp_in",
+    "smtp_door",
+    "http_in",
+)
 OUTERMOST = (
     "config_values",
     "config_errors",
     "config",
     "app",
+    "listeners",
+    "worker",
+    "supervisor",
     "display",
     "documents",
     "explain",
     "console",
     "cli_consent",
     "cli_rules",
+    "cli_run",
+    "demo_mailbox",
     "demo",
     "cli",
     "__main__",
 )
-ORDER = (*CORE, *STORES, *OUTERMOST)
+ORDER = (*CORE, *STORES, *TRANSPORT, *OUTERMOST)
 
 # What the core may use of the standard library: computation only. No files, sockets, processes, threads, clock, log.
 PURE = {
