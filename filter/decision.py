@@ -29,11 +29,15 @@ class ConsentView(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RecipientDecision:
-    """One recipient: the consent answer (or why there is none) and the verdict."""
+    """One recipient: the consent answer (or why there is none) and the verdict.
+
+    `found` is the answer that was looked up, though the data may be too old to rely on it; None if there was none.
+    """
 
     recipient: str
     consent: ConsentAnswer | Trouble
     verdict: Verdict
+    found: ConsentAnswer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +73,12 @@ class Decider:
         stale = self._is_stale(at)
         recipients = []
         for recipient in rcpt_tos:
-            consent = self._lookup(recipient, scope, at, stale=stale)
+            found = self._lookup(recipient, scope, at)
+            consent = _relied_on(found, stale=stale)
             verdict = decide(classification, consent, self.policy, mode=stream.mode, null_sender=report)
-            recipients.append(RecipientDecision(recipient, consent, verdict))
+            recipients.append(
+                RecipientDecision(recipient, consent, verdict, None if isinstance(found, Trouble) else found)
+            )
         return Decision(message, classification, stream, scope, tuple(recipients))
 
     def _is_stale(self, at: int) -> bool:
@@ -80,18 +87,22 @@ class Decider:
         except ConsentDataError:
             return True
 
-    def _lookup(self, recipient: str, scope: Scope, at: int, *, stale: bool) -> ConsentAnswer | Trouble:
+    def _lookup(self, recipient: str, scope: Scope, at: int) -> ConsentAnswer | Trouble:
         if self.consent is None:
             return Trouble.UNAVAILABLE
         try:
-            answer = self.consent.lookup(recipient, scope, at)
+            return self.consent.lookup(recipient, scope, at)
         except AddressError:
             return Trouble.BAD_ADDRESS
         except ConsentDataError:
             return Trouble.UNAVAILABLE
-        # Age makes a yes doubtful; a no and a block stay what they are (law rule R46).
-        settled = answer.blocked or answer.state is ConsentState.OBJECTED
-        return Trouble.STALE if stale and not settled else answer
+
+
+def _relied_on(found: ConsentAnswer | Trouble, *, stale: bool) -> ConsentAnswer | Trouble:
+    """Age makes a yes doubtful; a no and a block stay what they are (law rule R46)."""
+    if not stale or isinstance(found, Trouble) or found.blocked or found.state is ConsentState.OBJECTED:
+        return found
+    return Trouble.STALE
 
 
 def _domain(address: str) -> str:

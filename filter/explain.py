@@ -95,6 +95,7 @@ BECAUSE: Final = {
     Reason.BAD_ADDRESS: "promotional, and the address cannot be looked up",
     Reason.UNREAD_CONTENT: "content that could not be read, and nothing read shows a service purpose",
     Reason.UNSURE: "too close to promotion to be sure, and no service purpose shows",
+    Reason.UNSCANNED: "a fault kept the message from being judged",
 }
 _UNKNOWN: Final = {
     UnknownBecause.NO_RECORD: "there is no record for this organisation, channel and topic",

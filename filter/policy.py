@@ -1,8 +1,8 @@
 """The whole policy as one readable table: label x consent state -> disposition, per recipient, with its reason.
 
-`decide` is the only place where a disposition is chosen. The default table is design section 2 (law rules R1-R12, R37,
-A10); configuration may change cells. What is done when we do not know is a named setting of `Policy`, and its own
-reason. Pure; never raises.
+`decide` and `unscanned` are the only places where a disposition is chosen. The default table is design section 2 (law
+rules R1-R12, R37, A10); configuration may change cells. What is done when we do not know is a named setting of
+`Policy`, and its own reason. Pure; never raises.
 """
 
 from collections.abc import Mapping
@@ -46,6 +46,7 @@ class Reason(StrEnum):
     BAD_ADDRESS = "bad_address"
     UNREAD_CONTENT = "unread_content"
     UNSURE = "unsure"
+    UNSCANNED = "unscanned"
 
 
 class Trouble(StrEnum):
@@ -99,6 +100,7 @@ class Policy:
     - `on_unsure`: labelled service, but with a score of at least `unsure_from` and no service evidence, or with words
       disguised from readers or machines, to O or U.
     - `on_blocked`: a technical or legal block on the address that covers all mail (law A10, step 1).
+    - `on_scan_error`: a fault of ours kept the message from being judged at all.
     """
 
     table: Table = field(default_factory=lambda: DEFAULT_TABLE)
@@ -108,6 +110,7 @@ class Policy:
     on_unread_content: Disposition = Disposition.HOLD
     on_unsure: Disposition = Disposition.HOLD
     on_blocked: Disposition = Disposition.HOLD
+    on_scan_error: Disposition = Disposition.HOLD
     unsure_from: float = 0.35
 
 
@@ -146,6 +149,12 @@ def decide(
         )
     done = would if mode is Mode.ENFORCE else _RELAY
     return Verdict(done, would, reason, state, notes, classification.decisive_rules)
+
+
+def unscanned(policy: Policy, *, mode: Mode = Mode.ENFORCE, null_sender: bool = False) -> Verdict:
+    """The verdict on every copy of a message that could not be judged; reports and monitored streams flow as ever."""
+    would = _RELAY if null_sender else policy.on_scan_error
+    return Verdict(would if mode is Mode.ENFORCE else _RELAY, would, Reason.UNSCANNED, _U)
 
 
 def _enforced(

@@ -68,10 +68,11 @@ def test_trouble_is_told_apart() -> None:
 
 
 def test_stale_and_missing_consent_data() -> None:
-    """A yes in stale data is none; without an index every look-up is unavailable."""
+    """A yes in stale data is none (but kept as found); without an index every look-up is unavailable."""
     for consents, trouble in ((Consents(stale=True), Trouble.STALE), (None, Trouble.UNAVAILABLE)):
         (one,) = decider(consents).decide(PROMOTION, "b@bank.example", ["yes@x.example"], 1).recipients
         assert one.consent is trouble
+        assert (one.found is None) is (consents is None)
         assert one.verdict.disposition is Disposition.HOLD
 
 

@@ -8,7 +8,7 @@ from filter.classify import Classification, Classifier
 from filter.consent import ANY, Capture, ConsentAnswer, ConsentEvent, ConsentState, EventKind, Scope
 from filter.labels import Channel, Label, SegmentKind, SegmentLabel
 from filter.message import Defect, DefectCode, Message, Segment
-from filter.policy import DEFAULT_TABLE, Disposition, Policy, Reason, Trouble, decide
+from filter.policy import DEFAULT_TABLE, Disposition, Policy, Reason, Trouble, decide, unscanned
 from filter.rules import Rule, compile_rules
 from filter.stream import Mode
 from filter.weights import Weights
@@ -161,3 +161,14 @@ def test_a_verdict_names_the_rules() -> None:
     assert decide(judged("service and promotion"), answer(ConsentState.OBJECTED), POLICY).evidence == (
         "test.promotion",
     )
+
+
+@pytest.mark.parametrize("setting", [Disposition.HOLD, Disposition.RELAY, Disposition.TEMPFAIL])
+def test_what_could_not_be_judged_follows_its_setting(setting: Disposition) -> None:
+    """A message that was not judged has its own setting and reason; reports and monitored streams are relayed."""
+    policy = dataclasses.replace(POLICY, on_scan_error=setting)
+    verdict = unscanned(policy)
+    assert (verdict.disposition, verdict.would, verdict.reason) == (setting, setting, Reason.UNSCANNED)
+    assert unscanned(policy, null_sender=True).disposition is RELAY
+    monitored = unscanned(policy, mode=Mode.MONITOR)
+    assert (monitored.disposition, monitored.would) == (RELAY, setting)
