@@ -1,33 +1,31 @@
 """Configuration: a TOML file -> frozen `Config`, or `ConfigError` with everything that is wrong at once.
 
-The models below are the one place where settings stand; `config/filter.toml` shows each at its default and
-`config/README.md` explains it (tests compare all three). Read once at start: nothing here changes while messages flow.
-Raises ConfigError only. Values are parsed by `config_values`, problems are put into words by `config_errors`.
+The models below and in `config_relay` are the one place where settings stand; `config/filter.toml` shows each at its
+default and `config/README.md` explains it (tests compare all three). Read at start and at a reload: a `Config` never
+changes. Raises ConfigError only. Values are parsed by `config_values`, problems are put into words by `config_errors`.
 """
 
 import tomllib
-from collections import Counter
 from collections.abc import Mapping
 from datetime import timedelta
-from enum import StrEnum
-from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainValidator,
-    ValidationError,
-    ValidationInfo,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationError
 
 from . import config_values as values
+from .config_checks import contradictions
 from .config_errors import Contradiction, cannot_use, explain, syntax_problem
-from .config_values import Endpoint
+from .config_kinds import LIST, Domain, Duration, FilePath, Flag, Name, SecretPath, Section, counted, word
+from .config_relay import (
+    DivertSettings,
+    HttpSettings,
+    JournalSettings,
+    KafkaSettings,
+    NextHopSettings,
+    SmtpSettings,
+    StoreSettings,
+)
 from .consent import ConsentState
 from .errors import Problem
 from .labels import Label
@@ -35,26 +33,9 @@ from .policy import DEFAULT_TABLE, Disposition, Policy
 from .stream import Match, Mode, Stream
 
 EVERY_TOPIC: Final = "*"
+MAX_WORKERS: Final = 256
 _DEFAULT_POLICY: Final = Policy()
 _SETTLED: Final = (Disposition.RELAY, Disposition.HOLD, Disposition.DIVERT, Disposition.REJECT)
-
-
-def _choice(*allowed: StrEnum) -> PlainValidator:
-    """One of these words; the value becomes the member."""
-
-    def parse(value: Any) -> StrEnum:
-        if value not in allowed:
-            words = ", ".join(f'"{word}"' for word in allowed)
-            raise ValueError(f"one of {words}")
-        return allowed[allowed.index(value)]
-
-    return PlainValidator(parse)
-
-
-def _tuple(value: Any) -> tuple[Any, ...]:
-    if not isinstance(value, list | tuple):
-        raise ValueError("a list in square brackets")  # noqa: TRY004 - pydantic collects ValueError
-    return tuple(value)
 
 
 def _tables(value: Any) -> tuple[Any, ...]:
@@ -63,96 +44,30 @@ def _tables(value: Any) -> tuple[Any, ...]:
     return tuple(value)
 
 
-def _once_each(found: tuple[Any, ...]) -> tuple[Any, ...]:
-    for item, count in Counter(found).items():
-        if count > 1:
-            raise ValueError(f'a list without repetition; "{item}" stands in it {count} times')
-    return found
-
-
 def _over(default: Mapping[Any, Any]) -> BeforeValidator:
     """A table of which any keys may be given: the others keep their default."""
     return BeforeValidator(lambda given: {**default, **given} if isinstance(given, dict) else given)
-
-
-def _base(info: ValidationInfo) -> Path:
-    """The directory of the configuration file."""
-    context: Mapping[str, Path] = info.context or {}
-    return context.get("base", Path())
-
-
-def _path(value: Any, info: ValidationInfo) -> Path:
-    return values.path(value, _base(info))
-
-
-def _secret_path(value: Any, info: ValidationInfo) -> Path | None:
-    return values.secret_path(value, _base(info))
 
 
 def _topic(value: Any) -> str:
     return EVERY_TOPIC if value == EVERY_TOPIC else values.name(value)
 
 
-_LIST: Final = (BeforeValidator(_tuple), AfterValidator(_once_each))
-Listen = Annotated[Endpoint, PlainValidator(values.endpoint)]
-Peer = Annotated[Endpoint, PlainValidator(values.peer)]
-Network = Annotated[IPv4Network | IPv6Network, PlainValidator(values.network)]
-Domain = Annotated[str, PlainValidator(values.domain)]
-Name = Annotated[str, PlainValidator(values.name)]
-FilePath = Annotated[Path, PlainValidator(_path)]
-Duration = Annotated[timedelta, PlainValidator(values.duration)]
-Cell = Annotated[Disposition, _choice(*_SETTLED)]
-OrTempfail = Annotated[Disposition, _choice(*_SETTLED, Disposition.TEMPFAIL)]
-
-
-class Section(BaseModel):
-    """A table of the file: unknown keys are errors, values do not change."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class SmtpSettings(Section):
-    """[smtp]: where mail comes in, and from whom."""
-
-    listen: Annotated[tuple[Listen, ...], *_LIST] = (Endpoint("127.0.0.1", 2625),)
-    relay_networks: Annotated[tuple[Network, ...], *_LIST] = ()
-
-
-class NextHopSettings(Section):
-    """[next_hop]: the MTA that takes what is relayed."""
-
-    hosts: Annotated[tuple[Peer, ...], *_LIST] = (Endpoint("127.0.0.1", 2525),)
-
-
-class StoreSettings(Section):
-    """[store]: where everything durable is kept."""
-
-    dir: FilePath = Field(default="var", validate_default=True)
-
-
-class HttpSettings(Section):
-    """[http]: health and metrics."""
-
-    listen: Listen = Endpoint("127.0.0.1", 9625)
-
-
-class KafkaSettings(Section):
-    """[kafka]: the Kafka door; without servers there is none."""
-
-    bootstrap_servers: Annotated[tuple[Peer, ...], *_LIST] = ()
+Cell = Annotated[Disposition, word(*_SETTLED)]
+OrTempfail = Annotated[Disposition, word(*_SETTLED, Disposition.TEMPFAIL)]
 
 
 class ClassifySettings(Section):
     """[classify]: by what content is judged."""
 
-    rules: Annotated[tuple[FilePath, ...], *_LIST] = ()
-    cache: Annotated[bool, PlainValidator(values.boolean)] = True
+    rules: Annotated[tuple[FilePath, ...], *LIST] = ()
+    cache: Flag = True
 
 
 class ConsentSettings(Section):
     """[consent]: how long consent counts, and how old the data may be."""
 
-    key_file: Annotated[Path | None, PlainValidator(_secret_path)] = None
+    key_file: SecretPath = None
     max_age: Annotated[
         dict[Annotated[str, PlainValidator(_topic)], Duration],
         _over({EVERY_TOPIC: "24 months"}),
@@ -204,12 +119,17 @@ class PolicySettings(Section):
     on_blocked: Cell = _DEFAULT_POLICY.on_blocked
     unsure_from: Annotated[float, PlainValidator(values.probability)] = _DEFAULT_POLICY.unsure_from
 
+    def diverts(self) -> bool:
+        """Whether any copy can be diverted."""
+        cells = (cell for label in Label for cell in dict(getattr(self, label)).values())
+        return Disposition.DIVERT in {*cells, *(value for _, value in self if isinstance(value, Disposition))}
+
 
 class MatchSettings(Section):
     """[stream.match]: what a message must show to belong to a stream."""
 
-    from_domain: Annotated[tuple[Domain, ...], *_LIST] = ()
-    mail_from: Annotated[tuple[Domain, ...], *_LIST] = ()
+    from_domain: Annotated[tuple[Domain, ...], *LIST] = ()
+    mail_from: Annotated[tuple[Domain, ...], *LIST] = ()
 
 
 class StreamSettings(Section):
@@ -219,7 +139,7 @@ class StreamSettings(Section):
     controller: Name
     brand: Name
     topic: Name
-    mode: Annotated[Mode, _choice(*Mode)] = Mode.ENFORCE
+    mode: Annotated[Mode, word(*Mode)] = Mode.ENFORCE
 
 
 # Nobody gives consent to a controller of this name: mail of no known stream is held unless it is service.
@@ -252,10 +172,12 @@ def _unreachable(index: int, stream: StreamSettings, streams: tuple[StreamSettin
 class Config(Section):
     """Everything that can be set; every path is absolute."""
 
-    workers: Annotated[int, PlainValidator(values.worker_count)] = 2
+    workers: Annotated[int, counted(1, MAX_WORKERS)] = 2
     smtp: SmtpSettings = SmtpSettings()
     next_hop: NextHopSettings = NextHopSettings()
+    divert: DivertSettings = DivertSettings()
     store: StoreSettings = Field(default={}, validate_default=True)
+    journal: JournalSettings = JournalSettings()
     http: HttpSettings = HttpSettings()
     kafka: KafkaSettings = KafkaSettings()
     classify: ClassifySettings = ClassifySettings()
@@ -314,7 +236,15 @@ def load_config(file: str | Path) -> Config:
         config = Config.model_validate(document, context={"base": file.absolute().parent})
     except ValidationError as error:
         raise cannot_use(file, explain(error, Config)) from None
-    if problems := _contradictions(config):
+    problems = contradictions(
+        smtp=config.smtp,
+        next_hop=config.next_hop,
+        divert=config.divert,
+        http=config.http,
+        kafka=config.kafka,
+        diverts=config.policy.diverts(),
+    )
+    if problems:
         raise cannot_use(file, problems)
     return config
 
@@ -326,26 +256,3 @@ def _read(file: Path) -> dict[str, Any]:
         raise cannot_use(file, [Problem("file", "(cannot be read)", str(error.strerror))]) from None
     except ValueError as error:
         raise cannot_use(file, [syntax_problem(error)]) from None
-
-
-def _contradictions(config: Config) -> list[Problem]:
-    """What is fine in each section and cannot be meant together."""
-    problems = []
-    smtp, hosts, servers = config.smtp.listen, config.next_hop.hosts, config.kafka.bootstrap_servers
-    if not smtp and not servers:
-        problems.append(Problem("smtp.listen", "[]", "nothing comes in: there are no kafka.bootstrap_servers either"))
-    if smtp and not hosts:
-        problems.append(Problem("next_hop.hosts", "[]", "mail that comes in by smtp.listen needs a next hop"))
-    for number, host in enumerate(hosts, 1):
-        if any(_reaches(host, listener) for listener in smtp):
-            place = f"next_hop.hosts[{number}]"
-            problems.append(Problem(place, f'"{host}"', "a mail loop: this is our own smtp.listen"))
-    if config.http.listen.port and config.http.listen in smtp:
-        problems.append(Problem("http.listen", f'"{config.http.listen}"', "taken by smtp.listen"))
-    return problems
-
-
-def _reaches(host: Endpoint, listener: Endpoint) -> bool:
-    """Whether a connection to `host` certainly ends at `listener`."""
-    everywhere = listener.host in {"0.0.0.0", "::"} and host.host in {"127.0.0.1", "::1", "localhost"}  # noqa: S104 - compared
-    return host.port == listener.port and (host.host == listener.host or everywhere)

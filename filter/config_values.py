@@ -14,16 +14,22 @@ from typing import Any, Final, NamedTuple
 import idna
 
 MAX_PORT: Final = 65535
-MAX_WORKERS: Final = 256
 MAX_NAME: Final = 64
+MAX_USER: Final = 255
 _MAX_DOMAIN: Final = 253
+_LOCAL_PART: Final = re.compile(r"(?!\.)(?:[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]|\.(?!\.)){1,64}(?<!\.)")
 _LABEL: Final = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _DURATION: Final = re.compile(r"([0-9]{1,6}) ?([a-z]+)")
 _KEY_ITSELF: Final = re.compile(r"[0-9a-fA-F]{32,}|[A-Za-z0-9+/_-]{42,}={1,2}")
+_SIZE: Final = re.compile(r"([0-9]{1,12}) ?(B|[KMGT]iB)")
+_SIZE_UNITS: Final = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+_SIZE_ALLOWED: Final = 'a whole number and a unit: "512 B", "64 KiB", "50 MiB", "1 GiB"'
+_PEM: Final = "-----BEGIN"
 _COUNTRY_CODE: Final = re.compile(r"[1-9][0-9]{0,2}")
 
 # A month is a twelfth of 365 days: the shorter reading, because too short only asks again, too long sends unasked.
 _UNITS: Final = {
+    "ms": timedelta(milliseconds=1),
     "s": timedelta(seconds=1),
     "second": timedelta(seconds=1),
     "min": timedelta(minutes=1),
@@ -61,11 +67,30 @@ def boolean(value: Any) -> bool:
     return value
 
 
-def worker_count(value: Any) -> int:
-    """A number of processes."""
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_WORKERS:
-        raise ValueError(f"a whole number from 1 to {MAX_WORKERS}")
+def count(value: Any, least: int, most: int) -> int:
+    """A whole number from `least` to `most`."""
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise ValueError(f"a whole number from {least} to {most}")
     return value
+
+
+def size(value: Any, least: int, most: int) -> int:
+    """`512 B`, `64 KiB`, `50 MiB`, `1 GiB` as octets, from `least` to `most`."""
+    found = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    if not found:
+        raise ValueError(_SIZE_ALLOWED)
+    octets = int(found[1]) * _SIZE_UNITS[found[2]]
+    if not least <= octets <= most:
+        raise ValueError(f"from {size_text(least)} to {size_text(most)}")
+    return octets
+
+
+def size_text(octets: int) -> str:
+    """Octets in the largest unit that needs no fraction."""
+    unit = next(
+        u for u in reversed(_SIZE_UNITS) if (octets % _SIZE_UNITS[u] == 0 and octets >= _SIZE_UNITS[u]) or u == "B"
+    )
+    return f"{octets // _SIZE_UNITS[unit]} {unit}"
 
 
 def probability(value: Any) -> float:
@@ -160,6 +185,34 @@ def name(value: Any) -> str:
     return value
 
 
+def optional_domain(value: Any) -> str:
+    """A domain, or empty."""
+    return "" if value == "" else domain(value)
+
+
+def user(value: Any) -> str:
+    """The name we log in with, or empty; RFC 4616 forbids NUL, and nobody means other control characters."""
+    if not isinstance(value, str) or len(value) > MAX_USER or not value.isprintable():
+        raise ValueError(f'a user name of at most {MAX_USER} printable characters, or "" for none')
+    return value
+
+
+def address(value: Any) -> str:
+    """A mail address in its plain form, or empty."""
+    allowed = 'a plain mail address: "held@bank.example", or "" for the recipient itself'
+    if value == "":
+        return ""
+    if not isinstance(value, str):
+        raise ValueError(allowed)  # noqa: TRY004 - pydantic collects ValueError
+    local, at, name_of_host = value.rpartition("@")
+    if not at or not _LOCAL_PART.fullmatch(local):
+        raise ValueError(allowed)
+    try:
+        return f"{local}@{domain(name_of_host)}"
+    except ValueError:
+        raise ValueError(allowed) from None
+
+
 def country_code(value: Any) -> str:
     """Digits of an international dialling code, or empty: national numbers are refused."""
     if not isinstance(value, str) or (value and not _COUNTRY_CODE.fullmatch(value)):
@@ -176,6 +229,20 @@ def duration(value: Any) -> timedelta:
     return int(found[1]) * unit
 
 
+def limit(value: Any, least: timedelta, most: timedelta) -> timedelta:
+    """A duration from `least` to `most`."""
+    found = duration(value)
+    if not least <= found <= most:
+        raise ValueError(f"from {duration_text(least)} to {duration_text(most)}")
+    return found
+
+
+def duration_text(duration: timedelta) -> str:
+    """A duration of whole units of at most a day, in the largest that fits: `90s`, `1h`."""
+    unit = next(unit for unit in ("d", "h", "min", "s", "ms") if not duration % _UNITS[unit])
+    return f"{duration // _UNITS[unit]}{unit}"
+
+
 def path(value: Any, base: Path) -> Path:
     """A path, taken from `base` (the directory of the configuration file) unless absolute."""
     if not isinstance(value, str) or not value or not value.isprintable():
@@ -183,10 +250,15 @@ def path(value: Any, base: Path) -> Path:
     return base / value
 
 
+def optional_path(value: Any, base: Path) -> Path | None:
+    """A path, or None for empty."""
+    return None if value == "" else path(value, base)
+
+
 def secret_path(value: Any, base: Path) -> Path | None:
     """The path of a file with a secret, or None for empty; refuses what looks like the secret itself."""
     if value == "":
         return None
-    if isinstance(value, str) and _KEY_ITSELF.fullmatch(value):
+    if isinstance(value, str) and (_KEY_ITSELF.fullmatch(value) or _PEM in value):
         raise SecretError("the path of a file that holds the key; this looks like the key itself")
     return path(value, base)

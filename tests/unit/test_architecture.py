@@ -87,6 +87,9 @@ TRANSPORT = (
 OUTERMOST = (
     "config_values",
     "config_errors",
+    "config_kinds",
+    "config_relay",
+    "config_checks",
     "config",
     "app",
     "listeners",

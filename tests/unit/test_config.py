@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from filter.config import Config, load_config
 from filter.config_errors import explain, setting_paths
-from filter.config_values import Endpoint, duration, endpoint
+from filter.config_relay import TlsPolicy
+from filter.config_values import Endpoint, duration, duration_text, endpoint, size, size_text
 from filter.consent import ConsentState
 from filter.errors import ConfigError
 from filter.labels import Label
@@ -102,7 +103,11 @@ mode = "enforce"
 
 def test_one_cell_of_the_policy_can_be_changed(load):
     """A row with one cell changes that cell and leaves the rest of the table."""
-    table = load('[policy]\nmarketing = { solicited = "divert" }').decision_policy().table
+    table = (
+        load('[policy]\nmarketing = { solicited = "divert" }\n[divert]\naddress = "seen@bank.example"')
+        .decision_policy()
+        .table
+    )
     changed = {**DEFAULT_TABLE[Label.MARKETING], ConsentState.SOLICITED: Disposition.DIVERT}
     assert table == {**DEFAULT_TABLE, Label.MARKETING: changed}
 
@@ -224,6 +229,59 @@ def test_an_endpoint_reads_what_it_prints(address, port):
 def test_durations(text, expected):
     """Durations are a number and a unit; a month is a twelfth of 365 days."""
     assert duration(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "octets"), [("512 B", 512), ("1KiB", 1024), ("50 MiB", 50 << 20), ("1 GiB", 1 << 30), ("0 B", 0)]
+)
+def test_sizes(text, octets):
+    """Sizes are a number and a unit of octets."""
+    assert size(text, 0, 1 << 40) == octets
+
+
+@given(st.integers(0, 1 << 39))
+def test_a_size_reads_what_it_prints(octets):
+    """Sizes survive printing and reading."""
+    assert size(size_text(octets), 0, 1 << 50) == octets
+
+
+@given(st.integers(1, 999_999).flatmap(lambda n: st.sampled_from([n, n * 1000])))
+def test_a_duration_reads_what_it_prints(milliseconds):
+    """Durations survive printing and reading."""
+    value = timedelta(milliseconds=milliseconds)
+    assert duration(duration_text(value)) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[divert]\nhosts = ["archive.example:25"]\n',
+        '[divert]\naddress = "held@bank.example"\n',
+    ],
+)
+def test_diverted_copies_need_a_way_of_their_own(load, text):
+    """Other hosts or another address keep diverted copies from where relayed ones go."""
+    config = load(f'{text}[policy]\non_unsure = "divert"\n')
+    assert config.policy.diverts()
+
+
+def test_what_belongs_together_is_taken_together(load, tmp_path):
+    """TLS, AUTH and a login at the next hop can be set up whole."""
+    config = load("""
+[smtp]
+tls_listen = ["127.0.0.1:2465"]
+tls_cert_file = "cert.pem"
+tls_key_file = "key.pem"
+users_file = "users"
+require_tls = true
+[next_hop]
+tls = "verify"
+tls_ca_file = "ca.pem"
+user = "consentry"
+password_file = "password"
+""")
+    assert config.smtp.tls_key_file == tmp_path / "key.pem"
+    assert config.next_hop.tls is TlsPolicy.VERIFY
 
 
 def _with_example_stream() -> str:
