@@ -36,6 +36,7 @@ EVERY_TOPIC: Final = "*"
 MAX_WORKERS: Final = 256
 _DEFAULT_POLICY: Final = Policy()
 _SETTLED: Final = (Disposition.RELAY, Disposition.HOLD, Disposition.DIVERT, Disposition.REJECT)
+_UNSCANNED: Final = (Disposition.HOLD, Disposition.RELAY, Disposition.TEMPFAIL)
 
 
 def _tables(value: Any) -> tuple[Any, ...]:
@@ -117,6 +118,7 @@ class PolicySettings(Section):
     on_unread_content: Cell = _DEFAULT_POLICY.on_unread_content
     on_unsure: Cell = _DEFAULT_POLICY.on_unsure
     on_blocked: Cell = _DEFAULT_POLICY.on_blocked
+    on_scan_error: Annotated[Disposition, word(*_UNSCANNED)] = _DEFAULT_POLICY.on_scan_error
     unsure_from: Annotated[float, PlainValidator(values.probability)] = _DEFAULT_POLICY.unsure_from
 
     def diverts(self) -> bool:
