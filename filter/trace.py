@@ -1,0 +1,92 @@
+"""The header lines we prepend, and counting those of others to stop loops.
+
+Received: RFC 5321 section 4.4, protocol names RFC 3848 and RFC 6531 section 4.3. We only prepend: fields that a client
+sends under our names (X-Consentry...) have no effect and are left as they are, because taking them out would break the
+sender's signatures. Never raises. Pure; the instant is an argument.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Final
+
+from .envelope import Client, MailFrom, RcptTo
+
+MAX_HEADER: Final = 1 << 20  # octets of header that are looked through for Received fields
+_MAX_HELO: Final = 255
+_DAYS: Final = ("Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed")  # from 1 January 1970
+_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_HELO_CHARACTERS: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.:-_[]")
+
+
+def prepended(
+    client: Client, mail: MailFrom, recipients: Sequence[RcptTo], *, hostname: str, queue_id: str, at: int
+) -> bytes:
+    """All lines that go before a relayed message: `received` and the queue id."""
+    return received(client, mail, recipients, hostname=hostname, queue_id=queue_id, at=at) + (
+        b"X-Consentry: " + queue_id.encode("ascii", "replace") + b"\r\n"
+    )
+
+
+def received(
+    client: Client, mail: MailFrom, recipients: Sequence[RcptTo], *, hostname: str, queue_id: str, at: int
+) -> bytes:
+    """One Received field, folded, with CRLF. `at` is in epoch milliseconds; the date is in UTC.
+
+    The recipient is named only if there is just one, so that no recipient learns of another.
+    """
+    lines = [
+        f"Received: from {_helo(client.helo)} ({_address(client.address)})",
+        f"by {hostname} with {_protocol(client, mail)} id {queue_id}",
+    ]
+    octets = "\r\n\t".join(lines).encode("ascii", "replace")
+    if len(recipients) == 1:
+        octets += b"\r\n\tfor <" + recipients[0].path + b">"
+    return octets + b";\r\n\t" + _date(at // 1000) + b"\r\n"
+
+
+def original_recipient(recipient: RcptTo) -> bytes:
+    """The field that says on a diverted copy whom it was for, with CRLF."""
+    return b"X-Consentry-Original-Recipient: <" + recipient.path + b">\r\n"
+
+
+def hop_count(content: bytes) -> int:
+    """How many Received fields the header has; only its first MiB is looked at, and never the body."""
+    if content.startswith(b"\r\n"):
+        return 0
+    end = content.find(b"\r\n\r\n", 0, MAX_HEADER)
+    header = content[: end if end >= 0 else MAX_HEADER].lower()
+    return header.count(b"\nreceived:") + header.startswith(b"received:")
+
+
+def _helo(text: str) -> str:
+    kept = "".join([character if character in _HELO_CHARACTERS else "?" for character in text[:_MAX_HELO]])
+    return kept or "unknown"
+
+
+def _address(address: str) -> str:
+    if not address:
+        return "local"
+    return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
+
+
+def _protocol(client: Client, mail: MailFrom) -> str:
+    if not client.esmtp:
+        return "SMTP"
+    name = "UTF8SMTP" if mail.smtputf8 else "ESMTP"
+    return f"{name}{'S' if client.tls else ''}{'A' if client.user else ''}"
+
+
+@lru_cache(maxsize=4)
+def _date(seconds: int) -> bytes:
+    """The instant as RFC 5322 section 3.3 writes it; the calendar is computed, as the core has no clock."""
+    days, second = divmod(seconds, 86400)
+    # Years begin in March here, so that the leap day comes last: 719468 days lie between 1 March 0000 and 1970.
+    era, day_of_era = divmod(days + 719468, 146097)
+    year_of_era = (day_of_era - day_of_era // 1460 + day_of_era // 36524 - day_of_era // 146096) // 365
+    day_of_year = day_of_era - (365 * year_of_era + year_of_era // 4 - year_of_era // 100)
+    month_from_march = (5 * day_of_year + 2) // 153
+    day = day_of_year - (153 * month_from_march + 2) // 5 + 1
+    month = (month_from_march + 2) % 12
+    year = era * 400 + year_of_era + (month < 2)
+    clock = f"{second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}"
+    return f"{_DAYS[days % 7]}, {day} {_MONTHS[month]} {year} {clock} +0000 (UTC)".encode()
