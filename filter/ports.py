@@ -122,6 +122,12 @@ class HoldStore(Protocol):
     async def forget(self, key: bytes) -> None:
         """The client has been told now. Raises HoldUnavailableError."""
 
+    async def mark_unscannable(self, key: bytes, at: int) -> None:
+        """Remember that a worker died while it judged this message. Raises HoldUnavailableError."""
+
+    def unscannable(self, key: bytes) -> bool:
+        """Whether `mark_unscannable` remembers this key. Never raises: a store that cannot answer says no."""
+
 
 class Stage(IntEnum):
     """How far a message came; the order is the order of events."""
