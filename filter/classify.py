@@ -12,7 +12,8 @@ How evidence becomes a label (numbers in `rules.Weights`):
 - service evidence never cancels promotion: it turns `marketing` into `mixed` (law rule R12).
 
 The verdict needs to know which rules matched in which sentence; the exact words are found when somebody asks for
-`segments` or `evidence`.
+`segments` or `evidence`. What a segment amounts to depends on its text, kind and channel only, and is remembered for
+the next copy that has it (see `findings`).
 """
 
 import math
@@ -22,10 +23,11 @@ from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import Final, NamedTuple
 
+from .findings import MEMORY, NOTHING, Finder, Finding, Judgement
 from .labels import Channel, Label, SegmentKind, SegmentLabel
 from .message import UNREAD, DefectCode, Message
 from .rules import Hit, RuleSet
-from .sheet import BETWEEN, OPENING, fold, offsets, sheet
+from .sheet import BETWEEN, OPENING, fold, offsets
 
 MAX_SHOWN: Final = 50  # matches of one rule in a segment, or of a pattern in a sentence, that are shown as evidence
 
@@ -57,17 +59,6 @@ class JudgedSegment(NamedTuple):
     evidence: tuple[Evidence, ...]
 
 
-class Judgement(NamedTuple):
-    """What one segment amounts to: its label, the evidence for each kind of label (log-odds), and the matches."""
-
-    label: SegmentLabel
-    promotion: float
-    ask: float
-    survey: float
-    service: float
-    hits: tuple[Hit, ...]
-
-
 @dataclass(frozen=True, slots=True)
 class Classification:
     """The judgement on a message.
@@ -84,7 +75,6 @@ class Classification:
     judgements: Mapping[int, Judgement]
     support: tuple[Evidence, ...]
     rules: RuleSet
-    text: bytes
 
     @property
     def ruleset(self) -> str:
@@ -125,26 +115,25 @@ class Classification:
 
     def _evidence(self, index: int) -> tuple[Evidence, ...]:
         """The words that each rule matched in a segment, in order; where one rule's matches overlap, the longest."""
-        hits = self.judgements[index].hits
-        opening = self.text.rfind(OPENING.encode(), 0, hits[0].start + 1) + 1
-        where = self._offsets(index, opening)
+        hits, sheet_of_segment = self.judgements[index].hits, self.judgements[index].text
+        where = self._offsets(index)
         spans: dict[int, list[tuple[int, int]]] = {}
         for hit in hits:
             pattern = self.rules.patterns[hit.pattern]
-            for match in islice(pattern.exact.finditer(self.text, hit.start, hit.end + 2), MAX_SHOWN):
+            for match in islice(pattern.exact.finditer(sheet_of_segment, hit.start, hit.end + 2), MAX_SHOWN):
                 # The opening of a segment, which ^ matches, is no character of it.
-                start, end = (max(place - opening, 0) for place in match.span())
+                start, end = (max(place - len(OPENING), 0) for place in match.span())
                 spans.setdefault(pattern.rule, []).append((where[start], where[end - 1] + 1))
         shown = ((start, end, rule) for rule, found in spans.items() for start, end in _apart(found)[:MAX_SHOWN])
         return tuple(self._one(index, rule, start, end) for start, end, rule in sorted(shown))
 
-    def _offsets(self, index: int, opening: int) -> list[int]:
-        """For each octet of a segment's part of the sheet, the character of the segment that it belongs to."""
+    def _offsets(self, index: int) -> list[int]:
+        """For each octet of a segment's sheet, the character of the segment that it belongs to."""
         text = self.message.segments[index].text
         where = offsets(text)
         if fold(text).isascii():
             return where
-        kept = self.text[opening : self.text.index(BETWEEN.encode(), opening)].decode()
+        kept = self.judgements[index].text[len(OPENING) : -len(BETWEEN)].decode()
         return [place for char, place in zip(kept, where, strict=False) for _ in char.encode()] + where[-1:]
 
     def _one(self, index: int, number: int, start: int, end: int) -> Evidence:
@@ -202,10 +191,14 @@ _ARGUED: Final = (
 
 
 class Classifier:
-    """Judges messages by one rule set. Immutable; a reload builds another and swaps it in."""
+    """Judges messages by one rule set; a reload builds another and swaps it in.
 
-    def __init__(self, rules: RuleSet) -> None:
+    Remembers what it found in segments, up to `memory` octets (0: nothing); results are the same.
+    """
+
+    def __init__(self, rules: RuleSet, *, memory: int = MEMORY) -> None:
         self.rules = rules
+        self._finder = Finder(rules, memory)
         self._owner = [pattern.rule for pattern in rules.patterns]
         self._weight = [rules.weight(number) for number in range(len(rules.rules))]
         self._column = [_ARGUED.index(rule.label) for rule in rules.rules]
@@ -214,8 +207,7 @@ class Classifier:
     def classify(self, message: Message) -> Classification:
         """Judge a message; linear in its text."""
         weights = self.rules.weights
-        text = sheet([segment.text for segment in message.segments]).encode("utf-8", "replace")
-        judgements = self._judgements(message, self.rules.scan(text), text)
+        judgements = self._judgements(message)
         promotion = self._promotion(judgements.values())
         ask = max((j.ask for j in judgements.values()), default=0.0)
         support = _support(message, weights.support) if promotion or ask else ()
@@ -233,7 +225,6 @@ class Classifier:
             judgements=judgements,
             support=support,
             rules=self.rules,
-            text=text,
         )
 
     def _label(self, promotion: float, ask: float, judgements: Iterable[Judgement]) -> Label:
@@ -251,19 +242,27 @@ class Classifier:
         weak = sum(p for p in found if p < weights.threshold)
         return max(max(found, default=0.0), weights.scattered * weak)
 
-    def _judgements(self, message: Message, hits: Sequence[Hit], text: bytes) -> dict[int, Judgement]:
+    def _judgements(self, message: Message) -> dict[int, Judgement]:
         judged = {}
-        for index, group in groupby(hits, key=_segment_of):
-            segment = message.segments[index]
-            kept = tuple(hit for hit in group if self._applies(hit, segment.kind, message))
-            if kept:
-                judged[index] = self._judge(segment.kind, kept, text)
+        found = self._finder.find([segment.text for segment in message.segments])
+        for index in [index for index, one in enumerate(found) if one is not NOTHING]:
+            kind, channel = message.segments[index].kind, message.channel
+            judgement = self._judgement(found[index], kind, channel)
+            if judgement:
+                judged[index] = judgement
         return judged
 
-    def _applies(self, hit: Hit, kind: SegmentKind, message: Message) -> bool:
+    def _judgement(self, found: Finding, kind: SegmentKind, channel: Channel) -> Judgement | None:
+        """What a segment amounts to; None when no rule that matches is for its kind and channel."""
+        if (kind, channel) not in found.judged:
+            hits = tuple(hit for hit in found.hits if self._applies(hit, kind, channel))
+            found.judged[kind, channel] = self._judge(kind, hits, found.text) if hits else None
+        return found.judged[kind, channel]
+
+    def _applies(self, hit: Hit, kind: SegmentKind, channel: Channel) -> bool:
         number = self._owner[hit.pattern]
         rule = self.rules.rules[number]
-        return self._everywhere[number] or (kind in rule.kinds and message.channel in rule.channels)
+        return self._everywhere[number] or (kind in rule.kinds and channel in rule.channels)
 
     def _judge(self, kind: SegmentKind, hits: tuple[Hit, ...], text: bytes) -> Judgement:
         """Weigh one segment: promotion and ask sentence by sentence (a sentence is a line), the rest as a whole."""
@@ -276,7 +275,8 @@ class Classifier:
             promotion = self._strongest_and_rest([0.0 if ask else promotion for promotion, ask in sentences])
             ask = self._strongest_and_rest([ask + promotion if ask else 0.0 for promotion, ask in sentences])
         factor = self.rules.weights.kinds.get(kind, 1.0)
-        return self._named(factor * promotion, factor * ask, factor * whole.survey, factor * whole.service, hits)
+        sums = (factor * promotion, factor * ask, factor * whole.survey, factor * whole.service)
+        return Judgement(self._named(*sums), *sums, hits, text)
 
     def _sentence(self, hits: tuple[Hit, ...], text: bytes) -> tuple[float, float]:
         """Promotion, less what its context excuses, and ask of one sentence."""
@@ -318,26 +318,19 @@ class Classifier:
             sums[self._column[number]] += self._weight[number]
         return _Sums._make(sums)
 
-    def _named(self, promotion: float, ask: float, survey: float, service: float, hits: tuple[Hit, ...]) -> Judgement:
+    def _named(self, promotion: float, ask: float, survey: float, service: float) -> SegmentLabel:
         threshold = self.rules.weights.threshold
-        label = SegmentLabel.NEUTRAL
         if promotion >= threshold:
-            label = SegmentLabel.MARKETING
-        elif ask >= threshold:
-            label = SegmentLabel.RE_PERMISSION
-        elif survey >= threshold:
-            label = SegmentLabel.SURVEY
-        elif service >= threshold:
-            label = SegmentLabel.SERVICE
-        return Judgement(label, promotion, ask, survey, service, hits)
+            return SegmentLabel.MARKETING
+        if ask >= threshold:
+            return SegmentLabel.RE_PERMISSION
+        if survey >= threshold:
+            return SegmentLabel.SURVEY
+        return SegmentLabel.SERVICE if service >= threshold else SegmentLabel.NEUTRAL
 
     def _strongest_and_rest(self, values: Sequence[float]) -> float:
         strongest = max(values)
         return strongest + self.rules.weights.rest_of_segment * (sum(values) - strongest)
-
-
-def _segment_of(hit: Hit) -> int:
-    return hit.segment
 
 
 def _line_of(hit: Hit) -> int:

@@ -1,0 +1,89 @@
+"""Segments' texts -> what the patterns of a rule set match in each, remembered for texts that come again.
+
+A pattern never reaches beyond a sentence, so what matches in a segment depends on its text alone, and what it amounts
+to on its text, kind and channel. The result is the same with and without memory. Pure but for that; raises nothing.
+"""
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Final, NamedTuple, cast
+
+from .labels import Channel, SegmentKind, SegmentLabel
+from .memory import Memory
+from .rules import Hit, RuleSet
+from .sheet import BETWEEN, OPENING, sheet
+
+MEMORY: Final = 16 << 20
+"""Octets of segments and what was found in them that are remembered by default."""
+_LONGEST_MESSAGE: Final = 20_000
+"""Characters of a message that may use what is remembered. The bounds on work in `sheet` are those of a whole message,
+and so short a one meets none of them."""
+_OPENING: Final = OPENING.encode()
+_BETWEEN: Final = BETWEEN.encode()
+_HIT: Final = 1_000
+
+
+class Judgement(NamedTuple):
+    """What one segment amounts to: its label, the evidence for each kind of label (log-odds), and the matches in
+    `text`, the segment's own sheet.
+    """
+
+    label: SegmentLabel
+    promotion: float
+    ask: float
+    survey: float
+    service: float
+    hits: tuple[Hit, ...]
+    text: bytes
+
+
+class Finding(NamedTuple):
+    """What matches in a segment's own sheet `text`; `judged` is for what it amounts to, by kind and channel."""
+
+    text: bytes
+    hits: tuple[Hit, ...]
+    judged: dict[tuple[SegmentKind, Channel], Judgement | None]
+
+    def size(self) -> int:
+        """Octets that this takes, rounded up."""
+        return len(self.text) + _HIT * (1 + len(self.hits)) if self.hits else 0
+
+
+NOTHING: Final = Finding(b"", (), {})
+"""The one finding of every text in which nothing matches."""
+
+
+class Finder:
+    """Looks for a rule set's patterns, and remembers up to `memory` octets of what it found (0: nothing)."""
+
+    def __init__(self, rules: RuleSet, memory: int = MEMORY) -> None:
+        self._rules = rules
+        self._memory = Memory(memory, Finding.size)
+
+    def find(self, texts: list[str]) -> list[Finding]:
+        """What matches in each text of a message."""
+        if sum(map(len, texts)) > _LONGEST_MESSAGE:
+            return self._look_for(texts)
+        known = self._memory.recall(texts)
+        if all(known):
+            return cast("list[Finding]", known)
+        new = list(dict.fromkeys(text for text, finding in zip(texts, known, strict=True) if finding is None))
+        found = dict(zip(new, self._look_for(new), strict=True))
+        for text, finding in found.items():
+            self._memory.keep(text, finding)
+        return [finding or found[text] for text, finding in zip(texts, known, strict=True)]
+
+    def _look_for(self, texts: Sequence[str]) -> list[Finding]:
+        text = sheet(texts).encode("utf-8", "replace")
+        found = [NOTHING] * len(texts)
+        for index, group in groupby(self._rules.scan(text), key=_segment_of):
+            hits = list(group)
+            opening = text.rfind(_OPENING, 0, hits[0].start + 1)
+            own = text[opening : text.index(_BETWEEN, opening) + len(_BETWEEN)]
+            own_hits = (Hit(pattern, 0, start - opening, end - opening) for pattern, _, start, end in hits)
+            found[index] = Finding(own, tuple(own_hits), {})
+        return found
+
+
+def _segment_of(hit: Hit) -> int:
+    return hit.segment

@@ -1,0 +1,51 @@
+"""Results by the text they were worked out for, remembered within a bound on memory.
+
+Campaigns, statements and notices repeat most of their segments in every copy; what was found in a text once need not be
+looked for again. Kept in the process only. Two generations: when the younger is full it becomes the older, and the
+older is forgotten; what is asked for again moves to the younger. So what is in use stays, a flood of new texts costs no
+more than forgetting, and no list of ages is kept. Raises nothing; safe to share between threads (at worst something is
+worked out twice).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final, Generic, TypeVar
+
+Value = TypeVar("Value")
+
+_ENTRY: Final = 200
+"""Octets that an entry takes beside its text and what its value says: two dictionaries' shares, rounded up."""
+_LONGEST: Final = 2_000
+"""Characters of a text that is remembered: longer ones are seldom met twice."""
+
+
+class Memory(Generic[Value]):
+    """At most `octets` octets of texts with their values, of which `size` tells the octets; 0 remembers nothing.
+
+    Values must be true.
+    """
+
+    def __init__(self, octets: int, size: Callable[[Value], int]) -> None:
+        self._room, self._size = octets // 2, size
+        self._used = 0
+        self._young: dict[str, Value] = {}
+        self._old: dict[str, Value] = {}
+
+    def recall(self, texts: Sequence[str]) -> list[Value | None]:
+        """The value of each text, None where it is not known."""
+        found: list[Value | None] = list(map(self._young.get, texts))
+        if self._old and not all(found):
+            for index, text in enumerate(texts):
+                if found[index] is None and (value := self._old.get(text)) is not None:
+                    found[index] = value
+                    self.keep(text, value)
+        return found
+
+    def keep(self, text: str, value: Value) -> None:
+        """Remember a text's value."""
+        size = text.__sizeof__() + self._size(value) + _ENTRY
+        if len(text) > _LONGEST or size > self._room:
+            return
+        if self._used + size > self._room:
+            self._old, self._young, self._used = self._young, {}, 0
+        self._young[text] = value
+        self._used += size

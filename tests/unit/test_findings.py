@@ -1,0 +1,85 @@
+"""What is remembered of segments met before: results are the same, memory is bounded."""
+
+from sys import getsizeof
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from filter.classify import Classification, Classifier
+from filter.labels import Channel, SegmentKind
+from filter.memory import Memory
+from filter.message import Message, Segment
+
+# Words with and without evidence, marks that join words or end sentences, accents, other scripts.
+PIECES = (
+    *("20% off", "shop now", "your order was dispatched", "like to hear from us", "exclusive offer", "how did we do"),
+    *("as an apology", "Ms Adeyemi", "£3.00", ". ", "! ", ", ", "-", "_", "/", " ", "  ", "é", "sаve", "“", "\ud800"),  # noqa: RUF001 -- a Cyrillic letter
+)
+TEXTS = st.lists(st.sampled_from(PIECES), max_size=8).map(" ".join)
+SEGMENTS = st.lists(st.builds(Segment, st.sampled_from(SegmentKind), TEXTS), max_size=6).map(tuple)
+MESSAGES = st.builds(Message, st.sampled_from(Channel), segments=SEGMENTS)
+
+
+def judged(classification: Classification) -> tuple[object, ...]:
+    """Everything that a classification says."""
+    return (classification.label, classification.score, classification.segments, classification.evidence)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(MESSAGES, min_size=2, max_size=6), st.sampled_from([1_000, 5_000, 1 << 20]))
+def test_memory_changes_no_result(classifier: Classifier, messages: list[Message], octets: int) -> None:
+    """Whatever was judged before, and however little is remembered, a message is judged as if it were the first."""
+    remembering, forgetting = Classifier(classifier.rules, memory=octets), Classifier(classifier.rules, memory=0)
+    for message in [*messages, *messages]:
+        assert judged(remembering.classify(message)) == judged(forgetting.classify(message))
+
+
+@pytest.mark.parametrize("mark", "_/")
+def test_memory_changes_no_result_of_a_long_message(classifier: Classifier, mark: str) -> None:
+    """A message that meets a bound on work is judged as if nothing were remembered of its segments."""
+    text = f"save{mark}20% off today. "
+    short = Message(Channel.EMAIL, segments=(Segment(SegmentKind.PARAGRAPH, text.strip()),))
+    full = (Segment(SegmentKind.PARAGRAPH, mark.join("ab" * 12_000)), *short.segments)
+    long = Message(Channel.EMAIL, segments=full)
+    remembering, forgetting = Classifier(classifier.rules), Classifier(classifier.rules, memory=0)
+    for message in (short, long, short):
+        assert judged(remembering.classify(message)) == judged(forgetting.classify(message))
+
+
+def memory_of(octets: int) -> Memory[str]:
+    """A memory whose values take as many octets as they have characters."""
+    return Memory(octets, len)
+
+
+def test_memory_is_bounded() -> None:
+    """However many texts are met, those remembered take no more than the octets allowed."""
+    memory = memory_of(50_000)
+    texts = [f"text {number} " + "x" * (number % 300) for number in range(2_000)]
+    for text in texts:
+        memory.keep(text, "value" * 10)
+    kept = [text for text, value in zip(texts, memory.recall(texts), strict=True) if value]
+    assert kept
+    assert sum(getsizeof(text) + 50 for text in kept) <= 50_000
+
+
+def test_texts_in_use_are_not_forgotten() -> None:
+    """A text that is asked for again and again outlives any number of texts that are not."""
+    memory = memory_of(50_000)
+    memory.keep("in use", "value")
+    for number in range(2_000):
+        memory.keep(f"met once {number}", "value")
+        assert memory.recall(["in use"]) == ["value"]
+    assert memory.recall(["met once 0"]) == [None]
+
+
+def test_what_does_not_fit_is_not_remembered() -> None:
+    """A long text, a large value and a memory without room cost nothing and forget nothing."""
+    memory = memory_of(50_000)
+    memory.keep("short", "value")
+    memory.keep("x" * 10_000, "value")
+    memory.keep("large", "x" * 100_000)
+    assert memory.recall(["short", "x" * 10_000, "large"]) == ["value", None, None]
+    nothing = memory_of(0)
+    nothing.keep("short", "value")
+    assert nothing.recall(["short"]) == [None]
