@@ -31,7 +31,7 @@ from .consent import ANY, ConsentAnswer, ConsentEvent, Scope
 from .consent_build import Runs, add_in_place, build
 from .consent_codec import Record, encode
 from .consent_index import ConsentIndex, Tally
-from .durable import sync_directory
+from .durable import sync_directory, write_file
 from .errors import ConsentDataError
 from .labels import Channel
 
@@ -256,14 +256,7 @@ class ConsentStore:
     def _switch_to(self, path: Path) -> None:
         """Make `path` the index file in use, durably: complete file, then its name, then CURRENT."""
         sync_directory(self.directory)
-        draft = self.directory / "CURRENT.new"
-        draft.unlink(missing_ok=True)
-        with open(draft, "w", encoding="ascii", opener=_private) as file:
-            file.write(path.name + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        draft.rename(self.directory / "CURRENT")
-        sync_directory(self.directory)
+        write_file(self.directory / "CURRENT", path.name.encode() + b"\n", replace=True)
 
     def _create(self) -> None:
         """Make an empty index where there is none."""

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from .durable import sync_directory
+from .durable import write_file
 from .errors import ConsentDataError
 
 VARIABLE: Final = "CONSENTRY_SUBJECT_KEY"
@@ -48,18 +48,8 @@ def read_key(path: Path) -> bytes:
 def create_key(path: Path) -> None:
     """Write a new random key to `path`, complete or not at all; leaves a key that another process wrote first."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secrets.token_hex(KEY_SIZE).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        with suppress(FileExistsError):
-            os.link(draft, path)  # unlike rename, never replaces a key
-    finally:
-        draft.unlink()
-    sync_directory(path.parent)
+    with suppress(FileExistsError):
+        write_file(path, secrets.token_hex(KEY_SIZE).encode() + b"\n", replace=False)
 
 
 def _decode(text: str, place: str) -> bytes:

@@ -49,6 +49,7 @@ CORE = (
 )
 STORES = (
     "resources",
+    "logs",
     "law",
     "durable",
     "store_directory",
@@ -59,6 +60,7 @@ STORES = (
     "consent_index",
     "consent_build",
     "consent_store",
+    "consent_view",
     "consent_formats",
     "consent_rows",
     "consent_import",
@@ -66,9 +68,9 @@ STORES = (
 # The way of a message: what the pipeline needs, the pipeline, the drivers that fulfil it, the doors before it.
 TRANSPORT = (
     "ports",
+    "events",
     "metrics",
     "message_key",
-    "events",
     "pipeline",
     "journal",
     "flights",
@@ -98,7 +100,11 @@ OUTERMOST = (
     "config",
     "app",
     "listeners",
+    "health",
+    "control",
     "worker",
+    "backoff",
+    "worker_process",
     "supervisor",
     "display",
     "documents",
