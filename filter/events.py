@@ -1,0 +1,219 @@
+"""What the journal says: a closed list of events, the fields of each, and one function to make each kind.
+
+`deploy/journal.md` explains them. No event holds content or an address: a recipient is a subject key (hex, empty for an
+address that has none), a sender's claim is the label it amounts to. Times are epoch milliseconds UTC. Pure; raises
+nothing of its own, but naming the record behind a verdict reads the consent index, whose errors pass through.
+"""
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Final
+
+from .decision import Decision, RecipientDecision
+from .envelope import Client, MailFrom
+from .policy import Reason, Trouble, Verdict
+
+Line = Mapping[str, object]
+
+
+class Event(StrEnum):
+    """What happened, to a message unless said otherwise."""
+
+    MESSAGE = "message"  # it was judged
+    DECISION = "decision"  # one recipient's verdict
+    UNSCANNED = "unscanned"  # it could not be judged
+    RELAYED = "relayed"
+    HELD = "held"
+    REJECTED = "rejected"  # copies kept as rejected, while others of the same message went on
+    DIVERTED = "diverted"
+    DIVERT_FAILED = "divert_failed"  # the copies stay in the hold store
+    REFUSED = "refused"  # the client got a 5xx
+    DEFERRED = "deferred"  # the client got a 4xx: it keeps the message and tries again
+    IN_DOUBT = "in_doubt"  # the next hop may have it; the client got a 4xx or, after a crash, no reply
+    NOT_VOIDED = "not_voided"  # copies that should be void could not be made so: done when the worker starts again
+    DUPLICATE_SUPPRESSED = "duplicate_suppressed"  # it was taken before, and the client did not know
+    UNACKNOWLEDGED = "unacknowledged"  # it was taken, and the client was lost before it can have known
+    DIED_JUDGING = "died_judging"  # a worker died while it judged it
+    STARTED = "started"  # a worker
+    STOPPED = "stopped"  # a worker
+    RELOADED = "reloaded"  # a worker
+
+
+class Outcome(StrEnum):
+    """How a message ended for its client: label of metrics, and `why` of refused and deferred messages."""
+
+    TAKEN = "taken"
+    DUPLICATE = "duplicate"  # taken before
+    LOOP = "loop"
+    POLICY = "policy"
+    STORAGE = "storage"
+    NEXT_HOP = "next_hop"  # it answered so
+    UNREACHABLE = "unreachable"
+    RECIPIENT = "recipient"  # the next hop took a recipient at first, and refused it when asked again
+    IN_DOUBT = "in_doubt"
+    TIMEOUT = "timeout"
+    FAULT = "fault"  # ours
+
+
+_ABOUT: Final = ("queue_id", "event", "at")
+_COPIES: Final = (*_ABOUT, "recipients", "subjects")
+_STREAM: Final = ("controller", "brand", "topic", "mode")
+FIELDS: Final[Mapping[Event, tuple[str, ...]]] = {
+    Event.MESSAGE: (
+        *(*_ABOUT, "client", "tls", "authenticated", "null_sender", "size", "recipients"),
+        *("label", "score", "declared", "disguised", "unread", "ruleset", *_STREAM, "key_id"),
+    ),
+    Event.DECISION: (
+        *(*_ABOUT, "subject", "label", "state", "disposition", "would", "reason", "notes", "evidence"),
+        *("record", "because", *_STREAM),
+    ),
+    Event.UNSCANNED: (*_ABOUT, "error"),
+    Event.RELAYED: (*_COPIES, "code"),
+    Event.HELD: _COPIES,
+    Event.REJECTED: _COPIES,
+    Event.DIVERTED: _COPIES,
+    Event.DIVERT_FAILED: (*_COPIES, "why"),
+    Event.REFUSED: (*_ABOUT, "why", "code"),
+    Event.DEFERRED: (*_ABOUT, "why", "code"),
+    Event.IN_DOUBT: _COPIES,
+    Event.NOT_VOIDED: _ABOUT,
+    Event.DUPLICATE_SUPPRESSED: _ABOUT,
+    Event.UNACKNOWLEDGED: _ABOUT,
+    Event.DIED_JUDGING: _ABOUT,
+    Event.STARTED: (*_ABOUT, "worker", "version", "ruleset"),
+    Event.STOPPED: (*_ABOUT, "worker", "version", "ruleset"),
+    Event.RELOADED: (*_ABOUT, "worker", "version", "ruleset"),
+}
+
+# Verdicts that no consent record had a part in: naming one would say that it was relied on.
+_WITHOUT_RECORD: Final = frozenset({Reason.SERVICE, Reason.SURVEY, Reason.NULL_SENDER})
+
+
+def plain(event: Event, queue_id: str, at: int) -> Line:
+    """An event that has no fields of its own."""
+    return {"queue_id": queue_id, "event": event, "at": at}
+
+
+def message(
+    queue_id: str,
+    at: int,
+    client: Client,
+    mail: MailFrom,
+    judged: Decision | None,
+    *,
+    size: int,
+    recipients: int,
+    key_id: str,
+) -> Line:
+    """A message of `size` octets that was judged, or with `judged` None one that could not be."""
+    line: dict[str, object] = {
+        "queue_id": queue_id,
+        "event": Event.MESSAGE,
+        "at": at,
+        "client": client.address,
+        "tls": client.tls,
+        "authenticated": bool(client.user),
+        "null_sender": not mail.path,
+        "size": size,
+        "recipients": recipients,
+        "label": "",
+        "score": 0.0,
+        "declared": "",
+        "disguised": False,
+        "unread": (),
+        "ruleset": "",
+    }
+    if judged is not None:
+        classification = judged.classification
+        line["label"] = classification.label
+        line["score"] = round(classification.score, 3)
+        line["declared"] = classification.claimed or ""
+        line["disguised"] = classification.disguised
+        line["unread"] = classification.unread
+        line["ruleset"] = classification.ruleset
+    line.update(_stream(judged))
+    line["key_id"] = key_id
+    return line
+
+
+def decision(queue_id: str, at: int, subject: str, decided: RecipientDecision, of: Decision) -> Line:
+    """One recipient's verdict, with the consent record it rests on, or why there is none."""
+    verdict = decided.verdict
+    record, because = _basis(decided)
+    return {
+        **_verdict(queue_id, at, subject, verdict, of.classification.label),
+        "record": record,
+        "because": because,
+        **_stream(of),
+    }
+
+
+def undecided(queue_id: str, at: int, subject: str, verdict: Verdict) -> Line:
+    """One recipient's verdict on a message that could not be judged."""
+    return {**_verdict(queue_id, at, subject, verdict, ""), "record": "", "because": (), **_stream(None)}
+
+
+def unscanned(queue_id: str, at: int, error: str) -> Line:
+    """A message that could not be judged; `error` names the kind of fault, never its words."""
+    return {"queue_id": queue_id, "event": Event.UNSCANNED, "at": at, "error": error}
+
+
+def copies(event: Event, queue_id: str, at: int, subjects: Sequence[str]) -> Line:
+    """What became of some recipients' copies."""
+    return {"queue_id": queue_id, "event": event, "at": at, "recipients": len(subjects), "subjects": subjects}
+
+
+def relayed(queue_id: str, at: int, subjects: Sequence[str], code: int) -> Line:
+    """Copies that the next hop took."""
+    return {**copies(Event.RELAYED, queue_id, at, subjects), "code": code}
+
+
+def divert_failed(queue_id: str, at: int, subjects: Sequence[str], why: Outcome) -> Line:
+    """Copies that could not be diverted and stay in the hold store."""
+    return {**copies(Event.DIVERT_FAILED, queue_id, at, subjects), "why": why}
+
+
+def turned_away(queue_id: str, at: int, why: Outcome, code: int, *, permanent: bool) -> Line:
+    """A message that was not taken, with the code its client got."""
+    refused = Event.REFUSED if permanent else Event.DEFERRED
+    return {"queue_id": queue_id, "event": refused, "at": at, "why": why, "code": code}
+
+
+def process(event: Event, at: int, *, worker: str, version: str, ruleset: str) -> Line:
+    """A worker started, stopped or was given another configuration."""
+    return {"queue_id": "", "event": event, "at": at, "worker": worker, "version": version, "ruleset": ruleset}
+
+
+def _verdict(queue_id: str, at: int, subject: str, verdict: Verdict, label: str) -> dict[str, object]:
+    return {
+        "queue_id": queue_id,
+        "event": Event.DECISION,
+        "at": at,
+        "subject": subject,
+        "label": label,
+        "state": verdict.state,
+        "disposition": verdict.disposition,
+        "would": verdict.would,
+        "reason": verdict.reason,
+        "notes": verdict.notes,
+        "evidence": verdict.evidence,
+    }
+
+
+def _basis(decided: RecipientDecision) -> tuple[str, Sequence[str]]:
+    """The id of the record that the verdict rests on ("" for none), and codes that say why it is that one or none."""
+    if decided.verdict.reason in _WITHOUT_RECORD:
+        return "", ()
+    found = decided.found
+    trouble = (decided.consent,) if isinstance(decided.consent, Trouble) else ()
+    if found is None:
+        return "", trouble
+    record = found.block if found.blocked else found.relied_on
+    return record.id if record else "", (*trouble, *found.reasons)
+
+
+def _stream(judged: Decision | None) -> dict[str, object]:
+    if judged is None:
+        return dict.fromkeys(_STREAM, "")
+    stream = judged.stream
+    return {"controller": stream.controller, "brand": stream.brand, "topic": stream.topic, "mode": stream.mode}
