@@ -105,6 +105,7 @@ OUTERMOST = (
     "worker",
     "backoff",
     "worker_process",
+    "crew",
     "supervisor",
     "display",
     "documents",
@@ -143,6 +144,7 @@ PURE = {
 }
 # Libraries the core is built on, each where it is needed and nowhere else.
 LIBRARIES = {
+    "data_reader": {"hyperscan"},  # the quickest look at line ends and dots
     "address": {"idna"},  # UTS-46 domains
     "mime": {"io"},  # its newline decoder, which is no I/O: the quickest look at line ends
     "styles": {"hyperscan", "selectolax"},  # one pass over the style declarations of a document
