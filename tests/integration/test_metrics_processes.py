@@ -1,0 +1,82 @@
+"""Counters of several processes are one page, and those of processes that have ended are neither lost nor doubled."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from filter.metrics import exposition, prepare, retire
+
+pytestmark = pytest.mark.integration
+
+# What a worker does: count, and say its process id; then wait to be ended.
+WORKER = """
+import os, sys
+from prometheus_client import CollectorRegistry
+from filter.events import Outcome
+from filter.metrics import Metrics
+metrics = Metrics(CollectorRegistry())
+metrics.held.inc(int(sys.argv[1]))
+metrics.connections.set(int(sys.argv[1]))
+metrics.journal_failed.set(int(sys.argv[1]) > 2)
+metrics.finished("service", Outcome.TAKEN, 0.004)
+print(os.getpid(), flush=True)
+sys.stdin.read()
+"""
+
+
+def worker(directory: Path, count: int) -> subprocess.Popen[str]:
+    """A process that has counted."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", WORKER, str(count)],
+        env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(directory)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert int(process.stdout.readline()) == process.pid
+    return process
+
+
+def values(directory: Path) -> dict[str, float]:
+    """The page as numbers."""
+    found = re.findall(r"^(consentry_\S+) (\S+)$", exposition(directory).decode(), flags=re.MULTILINE)
+    return {name: float(value) for name, value in found}
+
+
+def test_workers_come_and_go(tmp_path: Path) -> None:
+    """Counters are added up over living and ended workers; gauges are those of the living."""
+    prepare(tmp_path)
+    workers = [worker(tmp_path, 2), worker(tmp_path, 3)]
+    try:
+        counters = {
+            "consentry_held_total": 5.0,
+            'consentry_messages_total{label="service",outcome="taken"}': 2.0,
+            "consentry_transaction_seconds_count": 2.0,
+            'consentry_transaction_seconds_bucket{le="0.005"}': 2.0,
+        }
+        gauges = {"consentry_connections": 5.0, "consentry_journal_failed": 1.0}
+        assert values(tmp_path).items() >= {**counters, **gauges}.items()
+        for ended, left in (
+            (workers[1], {"consentry_connections": 2.0, "consentry_journal_failed": 0.0}),
+            (workers[0], {}),
+        ):
+            ended.kill()
+            ended.communicate()
+            retire(tmp_path, ended.pid)
+            now = values(tmp_path)
+            assert now.items() >= {**counters, **left}.items()
+        assert "consentry_connections" not in now
+        retire(tmp_path, workers[0].pid)
+        assert values(tmp_path) == now
+    finally:
+        for process in workers:
+            process.kill()
+            process.communicate()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["counter_ended.db", "histogram_ended.db"]
+    prepare(tmp_path)
+    assert values(tmp_path) == {}
