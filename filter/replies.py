@@ -9,20 +9,25 @@ what the parsers of commands raise.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Final
 
 from .errors import ConsentryError
 
-MAX_REPLY_LINE: Final = 512  # octets with CRLF; RFC 5321 section 4.5.3.1.5
-MAX_REPLY_LINES: Final = 20  # of a reply that is handed on; replies of real servers have fewer than ten
+MAX_LINE: Final = 512  # octets with CRLF; RFC 5321 section 4.5.3.1.5
+MAX_RELAYED_LINES: Final = 8  # of a reply that is handed on; more than real servers give to RCPT or a message
 _SUCCESS: Final = 2
 _PERMANENT: Final = 5
-_MIN_CODE: Final = 200
-_MAX_CODE: Final = 599
+_CLOSING: Final = 421
+_HIGHEST: Final = 59  # the second digit of a code is 0 to 5
+_SHORT: Final = 64  # octets
+_GENERAL: Final = {2: 250, 4: 450, 5: 550}
 
-# Control characters become spaces; what is not ASCII was replaced before.
+# Control characters become spaces; what is not ASCII becomes a question mark before that.
 _PRINTABLE: Final = {**dict.fromkeys(range(32), " "), 127: " "}
-_ENHANCED: Final = re.compile(rb"([245])\.(\d{1,3})\.(\d{1,3})(?: |\Z)").match
+_NUMBER: Final = rb"(?:0|[1-9][0-9]{0,2})"
+_ENHANCED: Final = re.compile(rb"([245]\." + _NUMBER + rb"\." + _NUMBER + rb")(?: |\Z)").match
+_LIKE_ENHANCED: Final = re.compile(rb"[0-9]\.[0-9]+\.[0-9]+(?: +|\Z)").match
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +60,12 @@ class Reply:
         return self._octets
 
     def _encoded(self) -> bytes:
-        between = f"{self.enhanced} " if self.enhanced else ""
-        room = MAX_REPLY_LINE - len("250 \r\n") - len(between)
+        between = _safe(f"{self.enhanced} ") if self.enhanced else ""
+        room = MAX_LINE - len("250 \r\n") - len(between)
         texts = [_safe(line)[:room] for line in self.lines] or [""]
         last = len(texts) - 1
         parts = [f"{self.code}{' ' if at == last else '-'}{between}{text}\r\n" for at, text in enumerate(texts)]
-        return "".join(parts).encode("ascii", "replace")
+        return "".join(parts).encode()
 
 
 class RefusedError(ConsentryError):
@@ -73,7 +78,9 @@ class RefusedError(ConsentryError):
 
 def _safe(text: str) -> str:
     """The text with a question mark for what is not ASCII and a space for control characters."""
-    return text.encode("ascii", "replace").decode("ascii").translate(_PRINTABLE)
+    if text.isascii() and text.isprintable():
+        return text
+    return text.encode("ascii", "replace").decode().translate(_PRINTABLE)
 
 
 def _reply(code: int, enhanced: str, text: str, when: str) -> Reply:
@@ -208,23 +215,40 @@ def taken(queue_id: str) -> Reply:
 
 
 def relayed(code: int, lines: Sequence[bytes]) -> Reply:
-    """A reply of the next hop as our client gets it: class kept, text made safe; 451 for what is no reply.
+    """A reply of the next hop as our client gets it: class kept, text made safe; NEXT_HOP_GARBLED for what is none.
 
-    `lines` are the texts after the code and its separator, CRLF removed or not. A 3xx is no answer to hand on. 421
-    becomes 451, as it is the next hop's connection that ends, not ours. An enhanced code is kept if it is well-formed
-    and of the same class (RFC 2034 section 4), and taken off each line that has it.
+    `lines` are the texts after the code and its separator; 3xx is no answer to hand on. Of the lines the first eight
+    are kept. 421 becomes 451, as it is the next hop's connection that ends and not ours; a code outside of the grammar,
+    such as 571, becomes that of its class. An enhanced code that is not well-formed or of another class gives way to
+    the general one of the class, as every reply must have one (RFC 2034 section 4).
     """
+    if len(lines) == 1 and len(lines[0]) <= _SHORT:
+        return _relayed_short(code, lines[0])
+    return _relayed(code, lines)
+
+
+@lru_cache(maxsize=256)
+def _relayed_short(code: int, line: bytes) -> Reply:
+    """Most replies of one next hop are the same few, such as "250 2.1.5 Ok"."""
+    return _relayed(code, (line,))
+
+
+def _relayed(code: int, lines: Sequence[bytes]) -> Reply:
     kind = code // 100
-    if kind not in (2, 4, 5) or code % 100 >= 60 or not lines:
+    if kind not in _GENERAL or not lines:
         return NEXT_HOP_GARBLED
-    enhanced = b""
-    if (found := _ENHANCED(lines[0])) and found[1][0] - 48 == kind:
-        enhanced = found[0].rstrip()
-    texts = tuple([_text(line, enhanced) for line in lines[:MAX_REPLY_LINES]])
-    return Reply(451 if code == 421 else code, enhanced.decode(), texts)
+    if code == _CLOSING:
+        code = INTERNAL_ERROR.code
+    elif code % 100 > _HIGHEST:
+        code = _GENERAL[kind]
+    enhanced = f"{kind}.0.0"
+    if (found := _ENHANCED(lines[0])) and found[0][0] == ord(enhanced[0]):
+        enhanced = found[1].decode()
+    return Reply(code, enhanced, tuple([_text(line) for line in lines[:MAX_RELAYED_LINES]]))
 
 
-def _text(line: bytes, enhanced: bytes) -> str:
-    if enhanced and line.startswith(enhanced):
-        line = line[len(enhanced) :]
-    return line[:MAX_REPLY_LINE].strip().decode("ascii", "replace").replace("\ufffd", "?").translate(_PRINTABLE)
+def _text(line: bytes) -> str:
+    """The text of a line of the next hop, without an enhanced code, not longer than it can be sent."""
+    if found := _LIKE_ENHANCED(line):
+        line = line[found.end() :]
+    return _safe(line[:MAX_LINE].decode("ascii", "replace")).strip()
