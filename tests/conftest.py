@@ -1,7 +1,8 @@
 """What every test may use: the root of the repository, the optional material beside it, and a plain word on skips.
 
-A skipped test is a test that did not run. The summary names each reason, and where CI=true a skip fails the run, unless
-the reason is that the material in ../shared, which is no part of the project, is not there.
+A skipped test is a test that did not run. The last lines name the files and each reason, and where CI=true a skip fails
+the run, unless the reason is that the material in ../shared, which is no part of the project, is not there. Programs
+that a test needs are asked for by `support.parts.need`.
 """
 
 import os
@@ -49,11 +50,14 @@ def classifier(rules_cache: Path) -> Classifier:
     return Classifier(load_rules(cache=rules_cache))
 
 
-def _reasons(config: pytest.Config) -> Counter[str]:
-    """Why tests did not run, with the number of tests (or modules) for each reason."""
+def _reasons(config: pytest.Config) -> dict[str, Counter[str]]:
+    """Why tests did not run: for each reason the files, with the number of tests (or modules) in each."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
-    skipped = reporter.stats.get("skipped", []) if reporter else []
-    return Counter(report.longrepr[2].removeprefix("Skipped: ") for report in skipped)
+    reasons: dict[str, Counter[str]] = {}
+    for report in reporter.stats.get("skipped", []) if reporter else []:
+        reason = report.longrepr[2].removeprefix("Skipped: ")
+        reasons.setdefault(reason, Counter())[report.nodeid.partition("::")[0]] += 1
+    return reasons
 
 
 def _unexcused(config: pytest.Config) -> bool:
@@ -68,7 +72,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say in the last lines what did not run, and why."""
-    for reason, count in sorted(_reasons(config).items()):
-        terminalreporter.write_line(f"Did not run: {count}, because {reason}")
+    for reason, files in sorted(_reasons(config).items()):
+        where = ", ".join(f"{file} ({count})" for file, count in sorted(files.items()))
+        terminalreporter.write_line(f"Did not run: {files.total()}, because {reason}: {where}")
     if _unexcused(config):
         terminalreporter.write_line("CI=true: every test must run, so this run has failed", red=True)

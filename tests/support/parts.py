@@ -149,9 +149,12 @@ def _download(name: str, packages: Sequence[str], work: Path, path: str) -> list
     install = ["install", "--download-only", "--no-install-recommends", "--yes", *packages]
     try:
         _run(name, [*_apt(settings), *install], path, DOWNLOAD_SECONDS)
-    except NotThereError:
-        _run(name, [*_apt(own_lists), "update"], path, UPDATE_SECONDS)
-        _run(name, [*_apt(own_lists), *install], path, DOWNLOAD_SECONDS)
+    except NotThereError as first:
+        try:
+            _run(name, [*_apt(own_lists), "update"], path, UPDATE_SECONDS)
+            _run(name, [*_apt(own_lists), *install], path, DOWNLOAD_SECONDS)
+        except NotThereError:  # without a network it says only that the fresh lists are empty
+            raise NotThereError(f"{first} (nor by fresh package lists)") from None
     return sorted((work / "archives").glob("*.deb"))
 
 

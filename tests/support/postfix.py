@@ -128,7 +128,7 @@ class Postfix:
         return cls({"relayhost": f"[127.0.0.1]:{to_port}", **settings}, filter_port=filter_port)
 
     def start(self) -> None:
-        """Write the configuration and start the master."""
+        """Write the configuration, start the master and wait until it listens."""
         self._part = parts.need("postfix", as_root=True)
         # Short, because sockets live below it, and readable for the owner of the queue, unlike pytest's directories.
         self.home = Path(tempfile.mkdtemp(prefix="postfix-"))
@@ -152,10 +152,13 @@ class Postfix:
             os.utime(file, (file.stat().st_mtime - 60,) * 2)  # Postfix waits seconds for a file that was just written
         master = [Path(places["daemons"]) / "master", "-c", self.home / "etc", "-d"]
         self._process = Process(master, self._part.environment, self.home / "output")
-        wait_for_port(self.port, self._process)
+        try:
+            wait_for_port(self.port, self._process)
+        except AssertionError as late:  # the master tells nobody but syslog; every program has the same complaint
+            raise AssertionError(f"{late}{self._postqueue('-j').output}{self.log()}") from None
 
     def stop(self) -> None:
-        """End every process of the instance and remove its files; the log stays readable."""
+        """End every process of the instance, once it was started, and remove its files; the log stays readable."""
         if self._process:
             self._process.stop()
             self._text = self.log()
