@@ -159,7 +159,7 @@ class _Body:
         """Clean every text, drop the empty ones, settle preheader and footer."""
         self._clean()
         self._settle_kinds()
-        if _HEADS.issuperset(self.kinds):
+        if all(kind in _HEADS for kind in self.kinds):
             note(self.defects, Defect(DefectCode.IMAGE_ONLY if self.pictures else DefectCode.EMPTY))
         elif self.pictures and self._few_words():
             note(self.defects, Defect(DefectCode.IMAGE_ONLY, str(self.pictures)))

@@ -31,6 +31,7 @@ MAX_PASSES = 8
 
 _HEADER = re.compile(rb"(?:(?!--)[!-9;-~]*[ \t]*:[^\n]*(?:\n|\Z)|[ \t][^\n]*(?:\n|\Z))*+(\r?\n)?")
 _FIELD = re.compile(rb"^([!-9;-~]+)[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)", re.MULTILINE)
+_END_OF_HEADER = b"\r\n\r\n"
 _BLANK_LINES = (b"\n\n", b"\n\r\n")
 _PARAMETER = re.compile(r';\s*([^\s=;"]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"?|([^;\s"]*))')
 
@@ -56,6 +57,7 @@ _DELIMITER_END = re.compile(rb"(--)?[ \t]*+(?:\r?\n|\r?\Z)")
 _MBOX = re.compile(rb">?From (?![ \t]*:)")
 _NEAR_MISS = 0.2  # a line that only begins like a delimiter, in parts
 _CR = 0x0D
+_SHORT_HEADER = 400  # octets
 
 
 class Part(NamedTuple):
@@ -169,12 +171,14 @@ class _Scanner:
     def _fields(self, start: int, stop: int) -> tuple[dict[str, list[bytes]], int]:
         """The header fields from `start` (lower-case name -> raw values) and the position of the body."""
         octets, limit = self.octets, min(stop, start + MAX_HEADER_BLOCK)
+        blank = octets.find(_END_OF_HEADER, start, min(limit, start + _SHORT_HEADER)) if start else -1
+        if blank >= 0:
+            body = blank + len(_END_OF_HEADER)
+            if (known := _short_header(octets[start:body])) is not None:
+                return known, body
         header = _HEADER.match(octets, start, limit)
         end = header.end() if header else start
-        fields: dict[str, list[bytes]] = {}
-        for name, value in _FIELD.findall(octets, start, end):
-            fields.setdefault(name.decode("ascii").lower(), []).append(value)
-        return fields, end if header and header[1] else self._body_start(end, limit, stop)
+        return _named(octets, start, end), end if header and header[1] else self._body_start(end, limit, stop)
 
     def _body_start(self, end: int, limit: int, stop: int) -> int:
         """Where the body begins when no blank line was seen before `limit`."""
@@ -295,6 +299,20 @@ class _Scanner:
         else:
             self.pictures += picture
         self.defect(DefectCode.ATTACHMENT, kind[:80])
+
+
+def _named(octets: bytes, start: int, end: int) -> dict[str, list[bytes]]:
+    fields: dict[str, list[bytes]] = {}
+    for name, value in _FIELD.findall(octets, start, end):
+        fields.setdefault(name.decode("ascii").lower(), []).append(value)
+    return fields
+
+
+@lru_cache(maxsize=256)
+def _short_header(header: bytes) -> dict[str, list[bytes]] | None:
+    """The fields of a part's header, which few senders vary; None when there is more to it than fields."""
+    found = _HEADER.match(header)
+    return _named(header, 0, len(header)) if found and found[1] and found.end() == len(header) else None
 
 
 def _named_type(kind: str, parameters: Mapping[str, str], disposition: bytes) -> str:

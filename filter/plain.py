@@ -6,6 +6,7 @@ unsubscribe lines at the end is told apart conservatively, so that promotion can
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import islice
 
 from .labels import SegmentKind
@@ -120,15 +121,21 @@ def footer_start(texts: Sequence[str], kinds: Sequence[SegmentKind]) -> int:
     for position in range(start - 1, max(0, start - _FOOTER_TAIL) - 1, -1):
         if kinds[position] == SegmentKind.QUOTED or len(texts[position]) > _FOOTER_LONGEST:
             break
-        text = texts[position].lower()
-        if _offers(text):
+        offers, wording = _footer_signs(texts[position])
+        if offers:
             break
-        wording = any(map(text.__contains__, _FOOTER_WORDS))
-        if not wording and (len(text) > _FOOTER_SHORT or kinds[position] == SegmentKind.HEADING):
+        if not wording and (len(texts[position]) > _FOOTER_SHORT or kinds[position] == SegmentKind.HEADING):
             break
         if wording:
             start = position
     return start
+
+
+@lru_cache(maxsize=1_000)
+def _footer_signs(text: str) -> tuple[bool, bool]:
+    """Whether a text offers something, and whether it has footer wording; remembered, as footers are in every copy."""
+    text = text.lower()
+    return _offers(text), any(map(text.__contains__, _FOOTER_WORDS))
 
 
 def _offers(text: str) -> bool:

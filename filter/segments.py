@@ -135,6 +135,9 @@ _TURNED = ("\u202d", "\u202e")  # text shown in the other direction
 _MANY_MARKS = re.compile(r"[^\w\s\x00-\x7f]{31}")
 
 
+_MARK = "`"  # stands between texts, when none of them has it
+
+
 @cache
 def _excess_marks() -> re.Pattern[str]:
     """Combining marks beyond the 30th in a row (UAX #15, stream-safe): normalisation is quadratic in such runs."""
@@ -172,9 +175,14 @@ def clean_all(texts: Sequence[str]) -> tuple[list[str], bool]:
     preheaders and no obfuscation; nothing invisible between single letters, turned direction, and letters of another
     script that look like Latin ones inside a word, are.
     """
-    whole = "|".join(texts)
-    if _is_plain(whole) and not (any(map(whole.__contains__, ("  ", "| ", " |"))) or whole != whole.strip()):
-        return list(texts), False
+    if not texts:
+        return [], False
+    whole = _MARK.join(texts)
+    if whole.count(_MARK) == len(texts) - 1:
+        # Nearly every page ends here: the spaces that all writers use, and no character that needs attention.
+        spaced = _close_up(whole)
+        if _is_plain(spaced):
+            return spaced.split(_MARK), False
     if "\0" in whole:
         return list(map(clean, texts)), _is_obfuscated(whole) or _is_disguised(whole)
     spaced, disguised = _single_spaces("\0".join(texts)), False
@@ -182,6 +190,19 @@ def clean_all(texts: Sequence[str]) -> tuple[list[str], bool]:
         spaced = _cleaned(spaced)
         disguised = _is_disguised(spaced)
     return list(map(str.strip, spaced.split("\0"))), disguised or _is_obfuscated(whole)
+
+
+def _close_up(texts: str) -> str:
+    """Texts with a mark between two: one space for several of the usual ones, and none at a text's ends."""
+    for space in "\n\r\t\xa0":
+        if space in texts:
+            texts = texts.replace(space, " ")
+    while "  " in texts:
+        texts = texts.replace("  ", " ")
+    for end in (" " + _MARK, _MARK + " "):
+        if end in texts:
+            texts = texts.replace(end, _MARK)
+    return texts.strip(" ")
 
 
 def _is_obfuscated(text: str) -> bool:
