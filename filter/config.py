@@ -232,8 +232,24 @@ def load_config(file: str | Path) -> Config:
 
     Relative paths in it are relative to its directory.
     """
+    return parse_config(read_config(file), file)
+
+
+def read_config(file: str | Path) -> bytes:
+    """What a configuration file says, unchecked; raises ConfigError if it cannot be read."""
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise cannot_use(Path(file), [Problem("file", "(cannot be read)", str(error.strerror))]) from None
+
+
+def parse_config(text: bytes, file: str | Path) -> Config:
+    """Check the text of a configuration file; `file` says where it stood. Raises ConfigError with all its problems."""
     file = Path(file)
-    document = _read(file)
+    try:
+        document = tomllib.loads(text.decode())
+    except ValueError as error:
+        raise cannot_use(file, [syntax_problem(error)]) from None
     try:
         config = Config.model_validate(document, context={"base": file.absolute().parent})
     except ValidationError as error:
@@ -249,12 +265,3 @@ def load_config(file: str | Path) -> Config:
     if problems:
         raise cannot_use(file, problems)
     return config
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(file.read_bytes().decode())
-    except OSError as error:
-        raise cannot_use(file, [Problem("file", "(cannot be read)", str(error.strerror))]) from None
-    except ValueError as error:
-        raise cannot_use(file, [syntax_problem(error)]) from None

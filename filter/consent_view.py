@@ -1,0 +1,66 @@
+"""The consent index as the relay sees it: opened when it is there, looked for again while it is not.
+
+A relay starts without consent data; until the first import every look-up fails, which the policy answers with
+`on_consent_unavailable`. An index that appears, or is repaired, is in use within a second, without a restart.
+Raises `ConsentDataError` and `AddressError` as `ConsentStore` does, nothing else. For one thread.
+"""
+
+from collections.abc import Callable
+from time import monotonic
+from typing import Final
+
+from .consent import ConsentAnswer, Scope
+from .consent_store import ConsentStore
+from .errors import ConsentDataError
+
+RETRY_EVERY: Final = 1.0  # seconds between attempts to open
+
+
+class LateConsent:
+    """A `ConsentView` over an index that may not be there yet; `opener` opens it or raises ConsentDataError."""
+
+    def __init__(self, opener: Callable[[], ConsentStore], *, clock: Callable[[], float] = monotonic) -> None:
+        self._opener = opener
+        self._clock = clock
+        self._store: ConsentStore | None = None
+        self._retry_at = float("-inf")
+        self._missing = ConsentDataError("the consent index was never looked for")
+
+    def lookup(self, address: str, scope: Scope, at: int) -> ConsentAnswer:
+        """The consent of `address` in a scope at an instant (epoch milliseconds)."""
+        return self._opened().lookup(address, scope, at)
+
+    def stale(self, at: int) -> bool:
+        """Whether the data is older than the configured bound."""
+        return self._opened().stale(at)
+
+    @property
+    def available(self) -> bool:
+        """Whether there is an index to look into; tries to open it."""
+        try:
+            self._opened()
+        except ConsentDataError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close the index, if it was ever opened; a later look-up opens it again."""
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
+    def _opened(self) -> ConsentStore:
+        if self._store is not None:
+            return self._store
+        if self._clock() < self._retry_at:
+            raise self._missing
+        try:
+            self._store = self._opener()
+        except OSError as error:
+            self._missing = ConsentDataError(f"the consent index cannot be opened: {error.strerror}")
+        except ConsentDataError as error:
+            self._missing = error
+        if self._store is None:
+            self._retry_at = self._clock() + RETRY_EVERY
+            raise self._missing
+        return self._store
