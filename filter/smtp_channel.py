@@ -1,0 +1,398 @@
+"""The octets of one SMTP session: lines and messages in, replies out, and every deadline.
+
+`Channel` takes the place of aiosmtpd's reader and command loop. Commands are handled inside `data_received` as far as
+nothing has to be waited for, so that a flight of commands costs one turn of the event loop and one write. What has to
+be waited for runs as a task that nothing here ever cancels: a client that goes away, closes half of its connection or
+is too slow ends the session, not the delivery of its message. Every fault leaves by one door (`fault`): the client gets
+a constant 451 and the transaction is given up. Nothing is raised to the event loop, and no address is logged.
+"""
+
+import asyncio
+import logging
+import ssl
+import traceback
+from collections import defaultdict
+from collections.abc import Coroutine
+from typing import Any, Final, cast
+
+from aiosmtpd.smtp import SMTP
+
+from . import replies
+from .data_reader import Data, DataReader
+from .envelope import MAX_LINE
+from .replies import Reply
+from .smtp_limits import Limits
+from .smtp_session import Envelope, Session, Transaction, peer_address, tls_version
+from .smtp_sessions import Sessions
+
+log = logging.getLogger(__name__)
+
+Work = Coroutine[Any, Any, Reply | None]
+_MAX_AHEAD: Final = 64 * 1024  # octets a client may send while a reply is being worked out
+_DRAIN_GRACE: Final = 5  # seconds for a client to go on after its last reply, before a drain ends its session
+_CRLF: Final = b"\r\n"
+
+
+class Channel(SMTP):
+    """A session's transport. Subclasses say what lines, messages and input before the greeting mean."""
+
+    session: Session
+    envelope: Envelope
+    transport: asyncio.Transport | None
+
+    def __init__(self, handler: object, *, sessions: Sessions | None = None, **options: Any) -> None:
+        """`sessions` is shared by all sessions of a worker; `options` are those of aiosmtpd's SMTP."""
+        # The base class has one dict for all sessions and clears it here.
+        self.command_size_limits = defaultdict(lambda: MAX_LINE)
+        super().__init__(handler, **options)
+        self.sessions = sessions or Sessions(Limits(command_timeout=self._timeout_duration))
+        self.limits = self.sessions.limits
+        self.max_line = MAX_LINE
+        self._input = b""
+        self._at = 0  # where in `_input` reading goes on
+        self._discarding = False  # the rest of an over-long line
+        self._message: DataReader | None = None  # while a message comes in
+        self._counted = 0  # octets of this message that count as in flight
+        self._pending: asyncio.Task[None] | None = None  # what is being waited for
+        self._background: set[asyncio.Task[None]] = set()
+        self._output: list[bytes] = []
+        self._blocked = False  # the client does not read our replies
+        self._held_back = False  # reading is paused until then
+        self._ended = False  # no more input is taken
+        self._half_closed = False
+        self._admitted: str | None = None
+        self._began = self._since = self._rate_since = 0.0
+        self._rate_octets = 0
+
+    # What subclasses define.
+
+    def begin(self) -> None:
+        """The client is connected."""
+        raise NotImplementedError
+
+    def preface(self, octets: bytes) -> int:
+        """Input before the greeting: how much of it was used, 0 for more wanted."""
+        raise NotImplementedError
+
+    def line(self, line: bytes) -> Reply | Work | None:
+        """A command line without its CRLF: the reply to it, what to wait for, or None for no reply."""
+        raise NotImplementedError
+
+    def over_long_line(self) -> Reply:
+        """The reply to a line that was thrown away."""
+        raise NotImplementedError
+
+    def message(self, data: Data) -> Reply | Work:
+        """A message that is complete."""
+        raise NotImplementedError
+
+    # The connection.
+
+    def _create_session(self) -> Session:
+        return Session(self.loop)
+
+    def _create_envelope(self) -> Envelope:
+        return Envelope()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin the session."""
+        self.transport = cast("asyncio.Transport", transport)
+        self.session = self._create_session()
+        self.envelope = self._create_envelope()
+        self.session.peer = transport.get_extra_info("peername")
+        self.session.come_from(peer_address(self.session.peer))
+        self.session.tls = tls_version(transport)
+        self._began = self._since = self.loop.time()
+        self.sessions.add(self, self.loop)
+        self.begin()
+        self.flush()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        """Go on with what is being delivered, and give up the rest."""
+        if self.transport is None:
+            return
+        self.transport = None
+        self._ended = True
+        self._release()
+        self._message = None
+        if self._admitted is not None:
+            self.sessions.usage.disconnect(self._admitted)
+            self._admitted = None
+        self._settle()
+
+    def eof_received(self) -> bool:
+        """Answer what was sent before; a client may close its half and still read replies."""
+        self._half_closed = True
+        self._run()
+        return not self.session.tls and self.transport is not None
+
+    def admit(self) -> Reply | None:
+        """Count the connection, now that its client's address is known: None, or the reply that ends it."""
+        refusal = replies.SHUTTING_DOWN if self.sessions.draining else None
+        refusal = refusal or self.sessions.usage.connect(self.session.address)
+        if refusal is None:
+            self._admitted = self.session.address
+        return refusal
+
+    # Input.
+
+    def data_received(self, data: bytes) -> None:
+        """Take octets as they come."""
+        self._input = self._input[self._at :] + data if self._input else data
+        self._at = 0
+        if self._pending is None:
+            self._run()
+        elif len(self._input) > _MAX_AHEAD and self.transport is not None:
+            self._held_back = True
+            self.transport.pause_reading()
+
+    def _run(self) -> None:
+        """Handle the input there is until something has to be waited for, then send the replies in one flight."""
+        while self._at < len(self._input) and self._pending is None and not (self._ended or self._blocked):
+            try:
+                if not self._take():
+                    break
+            except Exception as error:  # noqa: BLE001 - the one exit door of a session
+                self.say(self.fault(error))
+        if self._at == len(self._input):
+            self._input, self._at = b"", 0
+        if self._half_closed and self._pending is None and not self._blocked:
+            self._ended = True
+        self.flush()
+
+    def _take(self) -> bool:
+        """Use some input; whether there was enough of it."""
+        if self._message is not None:
+            return self._take_message(self._message)
+        if self._admitted is None:
+            used = self.preface(self._input[self._at :])
+            self._at += used
+            return used > 0
+        return self._take_line()
+
+    def _take_line(self) -> bool:
+        end = self._input.find(_CRLF, self._at)
+        if end < 0 or end - self._at > self.max_line - len(_CRLF):
+            return self._take_over_long(end)
+        line = self._input[self._at : end]
+        self._at = end + 2
+        if self._discarding:
+            self._discarding = False
+            self.say(self.over_long_line())
+        else:
+            self._since = self.loop.time()
+            self.answer(self.line(line))
+        return True
+
+    def _take_over_long(self, end: int) -> bool:
+        """Throw away what exceeds the limit of a line, but for a CR that may begin its end."""
+        if end < 0 and len(self._input) - self._at < self.max_line:
+            if b"\n" in self._input[self._at :]:  # would be waited for in vain: commands end in CRLF only
+                self.end(replies.COMMAND_LINE_END)
+            return False
+        self._discarding = True
+        self._at = end if end >= 0 else len(self._input) - self._input.endswith(b"\r")
+        return end >= 0
+
+    def receive(self) -> None:
+        """Take a message next."""
+        self._message = DataReader(self.data_size_limit or self.limits.message_size)
+        self._since = self._rate_since = self.loop.time()
+        self._rate_octets = 0
+
+    def _take_message(self, reader: DataReader) -> bool:
+        chunk = self._input[self._at :] if self._at else self._input
+        rest = reader.feed(chunk)
+        self._input, self._at = rest or b"", 0
+        if not reader.too_big:
+            self._counted += len(chunk)
+            if not self.sessions.usage.take(len(chunk)):
+                self.end(replies.TOO_BUSY)
+                return False
+        elif rest is None and reader.received > 2 * (self.data_size_limit or self.limits.message_size):
+            self.end(replies.SIZE_EXCEEDED)
+            return False
+        if rest is not None:
+            self._message = None
+            self.answer(self.message(reader.finish()))
+        return True
+
+    async def start_tls(self, context: ssl.SSLContext) -> None:
+        """Secure the connection. What came in the clear and was not answered yet is no part of the session."""
+        transport = cast("asyncio.Transport", self.transport)
+        try:
+            secured = await self.loop.start_tls(
+                transport, self, context, server_side=True, ssl_handshake_timeout=self.limits.tls_timeout
+            )
+        except OSError as error:  # ssl.SSLError, lost connections and the time limit among them
+            log.info("no TLS with a client: %s", type(error).__name__)
+            transport.abort()
+            self.connection_lost(error)
+            return
+        self._input, self._at = b"", 0
+        self.transport = cast("asyncio.Transport", secured)
+        self.abandon()
+        self.session.secure(tls_version(secured))
+
+    @property
+    def more(self) -> bool:
+        """Whether the client sent more than what is handled just now."""
+        return self._at < len(self._input)
+
+    # Replies.
+
+    def answer(self, answer: Reply | Work | None) -> None:
+        """Send a reply, or wait for one."""
+        if answer is None:
+            return
+        if isinstance(answer, Reply):
+            self.say(answer)
+        else:
+            self._pending = self.loop.create_task(self._wait_for(answer))
+
+    async def _wait_for(self, work: Work) -> None:
+        try:
+            reply = await work
+        except Exception as error:  # noqa: BLE001 - the one exit door of a session
+            reply = self.fault(error)
+        self._pending = None
+        if reply is not None:
+            self.say(reply)
+        if self.transport is None:
+            self._settle()
+            return
+        self._since = self.loop.time()
+        if self._held_back and not self._blocked:
+            self._held_back = False
+            self.transport.resume_reading()
+        self._run()
+
+    def say(self, reply: Reply) -> None:
+        """Put a reply into the flight."""
+        if self._counted and self._message is None:
+            self._release()
+        self._output.append(reply.encode())
+
+    def flush(self) -> None:
+        """Send the flight, and end the session if that is due."""
+        transport = self.transport
+        if transport is None:
+            return
+        if self._output:
+            transport.write(self._output[0] if len(self._output) == 1 else b"".join(self._output))
+            self._output.clear()
+        if self._ended and self._pending is None:
+            self._since = self.loop.time()
+            transport.close()
+
+    def end(self, reply: Reply | None = None) -> None:
+        """Take no more input; with this reply, if any, the session is over."""
+        if reply is not None:
+            self.say(reply)
+        self._ended = True
+
+    def pause_writing(self) -> None:
+        """The client does not read: take nothing more from it until it does."""
+        self._blocked = True
+        self._since = self.loop.time()
+        if self.transport is not None:
+            self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        self._blocked = False
+        if self.transport is not None:
+            self.transport.resume_reading()
+        if self._pending is None:
+            self.loop.call_soon(self._run)
+
+    # The end of things.
+
+    def fault(self, error: BaseException) -> Reply:
+        """Whatever went wrong unexpectedly: said in the log without the error's text, to the client as a constant."""
+        frame = traceback.extract_tb(error.__traceback__)[-1:]
+        place = f"{frame[0].filename}:{frame[0].lineno}" if frame else "?"
+        log.error("fault in an SMTP session: %s at %s", type(error).__name__, place)
+        self._message = None
+        self.abandon()
+        return replies.INTERNAL_ERROR
+
+    def abandon(self) -> None:
+        """Give up the transaction as far as it came and begin with an empty envelope."""
+        transaction = self.envelope.transaction
+        if transaction is not None:
+            self._spawn(transaction.abort())
+        self.envelope = self._create_envelope()
+
+    def _settle(self) -> None:
+        """The client is gone: when nothing is being delivered, give up what is open and leave."""
+        if self._pending is not None:
+            return
+        unconfirmed, self.session.unconfirmed = self.session.unconfirmed, None
+        if unconfirmed is not None:
+            self._spawn(unconfirmed.unacknowledged())
+        self.abandon()
+        if not self._background:
+            self.sessions.remove(self)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self.loop.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._spawned)
+
+    def _spawned(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.fault(error)
+        if self.transport is None and self._pending is None and not self._background:
+            self.sessions.remove(self)
+
+    def check(self, now: float) -> None:
+        """End the session if it is overdue; what is being delivered has its own time limit."""
+        transport = self.transport
+        if transport is None:
+            return
+        waited = now - self._since
+        if self._ended or self._blocked:
+            if self._pending is None and waited > (self.limits.linger if self._ended else self.limits.command_timeout):
+                transport.abort()
+        elif self._pending is None and (reply := self._overdue(now, waited)) is not None:
+            self.end(reply)
+            self.flush()
+
+    def _overdue(self, now: float, waited: float) -> Reply | None:
+        if self._message is not None:
+            return replies.DATA_TIMEOUT if self._too_slow(self._message, now, waited) else None
+        if waited > (self.limits.tls_timeout if self._admitted is None else self.limits.command_timeout):
+            return replies.TIMEOUT
+        if now - self._began > self.limits.session:
+            return replies.SESSION_TOO_LONG
+        return replies.SHUTTING_DOWN if self.sessions.draining and waited > _DRAIN_GRACE else None
+
+    def _too_slow(self, reader: DataReader, now: float, waited: float) -> bool:
+        """Whether a message takes too long, or too little of it came in the last window."""
+        if waited > self.limits.data_timeout:
+            return True
+        if (window := now - self._rate_since) < self.limits.rate_window:
+            return False
+        arrived = reader.received - self._rate_octets
+        self._rate_since, self._rate_octets = now, reader.received
+        return arrived < self.limits.data_rate * window
+
+    def drain(self) -> None:
+        """Take no further mail: end now if nothing is under way, else after the next reply that was heard."""
+        if not self._ended and self._pending is None and self._message is None and self.session.unconfirmed is None:
+            self.end(replies.SHUTTING_DOWN)
+            self.flush()
+
+    def _release(self) -> None:
+        """The octets of a message are no longer in flight."""
+        self.sessions.usage.give_back(self._counted)
+        self._counted = 0
+
+    def confirm(self) -> None:
+        """The client went on after the reply to its message: it knows."""
+        unconfirmed: Transaction | None = self.session.unconfirmed
+        if unconfirmed is not None:
+            self.session.unconfirmed = None
+            unconfirmed.acknowledged()

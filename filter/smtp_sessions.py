@@ -1,0 +1,65 @@
+"""All SMTP sessions of a worker: who is connected, one timer that looks at every deadline, and the drain.
+
+Raises nothing. Time is the event loop's.
+"""
+
+import asyncio
+from typing import Protocol
+
+from .smtp_limits import Limits, Usage
+
+
+class Watched(Protocol):
+    """A session as seen from here."""
+
+    def check(self, now: float) -> None:
+        """End what is overdue at this instant (event loop time)."""
+
+    def drain(self) -> None:
+        """Take no further mail; end at once if idle."""
+
+
+class Sessions:
+    """The sessions there are. A session is one of them until its last delivery is over, connected or not."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.usage = Usage(limits)
+        self.draining = False
+        self._all: set[Watched] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._empty: asyncio.Event | None = None
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def add(self, session: Watched, loop: asyncio.AbstractEventLoop) -> None:
+        """Watch a session from now on."""
+        self._all.add(session)
+        if self._timer is None:
+            self._timer = loop.call_later(self.limits.tick, self._tick, loop)
+
+    def remove(self, session: Watched) -> None:
+        """The session is over."""
+        self._all.discard(session)
+        if not self._all:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            if self._empty is not None:
+                self._empty.set()
+
+    async def drain(self) -> None:
+        """End idle sessions now and the others after their message; returns when the last one is over."""
+        self.draining = True
+        for session in tuple(self._all):
+            session.drain()
+        if self._all:
+            self._empty = asyncio.Event()
+            await self._empty.wait()
+
+    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        self._timer = loop.call_later(self.limits.tick, self._tick, loop)
+        for session in tuple(self._all):
+            session.check(now)
