@@ -1,7 +1,6 @@
 """The real parts that integration tests stand on do what those tests believe of them."""
 
 import json
-import os
 import smtplib
 import socket
 import ssl
@@ -114,7 +113,7 @@ def test_a_part_that_cannot_be_fetched_says_why(tmp_path):
     stub(tmp_path / "bin", "apt-get", f'echo "$*" >>{tmp_path}/asked; echo "E: No network" >&2; exit 100')
     stub(tmp_path / "bin", "dpkg", "exit 0")
     with pytest.raises(parts.NotThereError, match=r"^swaks is not installed and could not be fetched: E: No network "):
-        parts.find("swaks", cache=tmp_path / "cache", path=os.pathsep.join([str(tmp_path / "bin"), "/bin"]))
+        parts.find("swaks", cache=tmp_path / "cache", path=str(tmp_path / "bin"))
     assert [line.split()[-1] for line in (tmp_path / "asked").read_text().splitlines()][1:] == ["update"]
     assert not list((tmp_path / "cache").iterdir())
 

@@ -135,7 +135,7 @@ def _download(name: str, packages: Sequence[str], work: Path, path: str) -> list
     """The archives, by the package lists of the machine, or by fresh ones of our own where those are empty or old."""
     for directory in ("archives/partial", "lists/partial"):
         (work / directory).mkdir(parents=True)
-    settings = {
+    settings: dict[str, str | Path] = {
         "Dir::Cache::archives": work / "archives",
         "Dir::Cache::pkgcache": "",  # the machine's own caches stay as they are
         "Dir::Cache::srcpkgcache": "",
