@@ -150,7 +150,7 @@ class Postfix:
             file = self.home / "etc" / name
             file.write_text(text)
             os.utime(file, (file.stat().st_mtime - 60,) * 2)  # Postfix waits seconds for a file that was just written
-        master = [Path(places["daemons"]) / "master", "-c", self.home / "etc", "-d"]
+        master = [f"{places['daemons']}/master", "-c", str(self.home / "etc"), "-d"]
         self._process = Process(master, self._part.environment, self.home / "output")
         try:
             wait_for_port(self.port, self._process)
