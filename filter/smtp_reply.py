@@ -6,8 +6,7 @@ told which reply belongs to which command.
 """
 
 import re
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 # RFC 5321 section 4.5.3.1.5 allows 512 octets a line; real servers put whole explanations there.
 MAX_LINE: Final = 16 << 10  # octets of one line
@@ -21,8 +20,7 @@ _SUCCESS: Final = 2
 _LINE: Final = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class ServerReply:
+class ServerReply(NamedTuple):
     """A reply as it came: code 200-599 and the text of each line, octets unchecked but without CRLF and LF."""
 
     code: int
@@ -60,13 +58,15 @@ class ReplyReader:
         replies: list[ServerReply] = []
         if self.broken:
             return replies
-        *lines, self._rest = (self._rest + octets).split(b"\r\n")
+        lines = (self._rest + octets).split(b"\r\n")
+        self._rest = lines.pop()
         try:
             for line in lines:
                 reply = self._line(line)
                 if reply is not None:
                     replies.append(reply)
-            self._check_rest()
+            if self._rest:
+                self._check_rest()
         except _MalformedError as error:
             self.broken = str(error)
             self._rest = b""
@@ -88,10 +88,9 @@ class ReplyReader:
         self._size += len(line)
         if len(self._lines) > MAX_LINES or self._size > MAX_REPLY:
             raise _MalformedError("reply too long")
-        return self._end() if separator != b"-" else None
-
-    def _end(self) -> ServerReply:
-        reply = ServerReply(int(self._code), tuple(self._lines))
+        if separator == b"-":
+            return None
+        reply = ServerReply(int(code), tuple(self._lines))
         self._lines.clear()
         self._size = 0
         return reply
