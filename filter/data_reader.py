@@ -90,7 +90,7 @@ class DataReader:
         if ends:
             end = window.find(_END, ends[0] - 3)
             before = window if end < 0 else window[: end + 2]
-            self._dots += before.count(b"\r\n.") - tail.count(b"\r\n.", 0, len(before))
+            self._dots += before.count(b"\r\n.") - tail.count(b"\r\n.")
         if end < 0:
             self.received += len(chunk)
             self._tail = window[-4:]

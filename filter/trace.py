@@ -5,6 +5,7 @@ sends under our names (X-Consentry...) have no effect and are left as they are, 
 sender's signatures. Never raises. Pure; the instant is an argument.
 """
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
@@ -12,10 +13,13 @@ from typing import Final
 from .envelope import Client, MailFrom, RcptTo
 
 MAX_HEADER: Final = 1 << 20  # octets of header that are looked through for Received fields
-_MAX_HELO: Final = 255
+LINE: Final = 78  # octets of a line without CRLF that should not be passed; RFC 5322 section 2.1.1
+_MAX_HELO: Final = 255  # octets of a domain
 _DAYS: Final = ("Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed")  # from 1 January 1970
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-_HELO_CHARACTERS: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.:-_[]")
+_FEBRUARY: Final = 1
+# What may stand in a domain or an address literal: nothing that could begin a comment, a token or a line.
+_STRANGE: Final = re.compile(r"[^A-Za-z0-9.:_\[\]-]")
 
 
 def prepended(
@@ -23,7 +27,7 @@ def prepended(
 ) -> bytes:
     """All lines that go before a relayed message: `received` and the queue id."""
     return received(client, mail, recipients, hostname=hostname, queue_id=queue_id, at=at) + (
-        b"X-Consentry: " + queue_id.encode("ascii", "replace") + b"\r\n"
+        b"X-Consentry: " + _domain(queue_id) + b"\r\n"
     )
 
 
@@ -34,14 +38,18 @@ def received(
 
     The recipient is named only if there is just one, so that no recipient learns of another.
     """
-    lines = [
-        f"Received: from {_helo(client.helo)} ({_address(client.address)})",
-        f"by {hostname} with {_protocol(client, mail)} id {queue_id}",
+    tokens = [
+        b"Received: from " + _domain(client.helo or "unknown"),
+        b"(" + _address(client.address) + b")",
+        b"by " + _domain(hostname),
+        b"with " + _protocol(client, mail),
+        b"id " + _domain(queue_id),
     ]
-    octets = "\r\n\t".join(lines).encode("ascii", "replace")
     if len(recipients) == 1:
-        octets += b"\r\n\tfor <" + recipients[0].path + b">"
-    return octets + b";\r\n\t" + _date(at // 1000) + b"\r\n"
+        tokens.append(b"for <" + recipients[0].path + b">")
+    tokens[-1] += b";"
+    tokens.append(_date(at // 1000))
+    return _folded(tokens)
 
 
 def original_recipient(recipient: RcptTo) -> bytes:
@@ -58,22 +66,32 @@ def hop_count(content: bytes) -> int:
     return header.count(b"\nreceived:") + header.startswith(b"received:")
 
 
-def _helo(text: str) -> str:
-    kept = "".join([character if character in _HELO_CHARACTERS else "?" for character in text[:_MAX_HELO]])
-    return kept or "unknown"
+def _folded(tokens: Sequence[bytes]) -> bytes:
+    """The tokens as one field: on as few lines as they fit on, each at least one token."""
+    lines = [tokens[0]]
+    for token in tokens[1:]:
+        if len(lines[-1]) + 1 + len(token) <= LINE:
+            lines[-1] += b" " + token
+        else:
+            lines.append(b"\t" + token)
+    return b"\r\n".join(lines) + b"\r\n"
 
 
-def _address(address: str) -> str:
+def _domain(text: str) -> bytes:
+    return _STRANGE.sub("?", text[:_MAX_HELO]).encode()
+
+
+def _address(address: str) -> bytes:
     if not address:
-        return "local"
-    return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
+        return b"local"
+    return _domain(f"[IPv6:{address.partition('%')[0]}]" if ":" in address else f"[{address}]")
 
 
-def _protocol(client: Client, mail: MailFrom) -> str:
+def _protocol(client: Client, mail: MailFrom) -> bytes:
     if not client.esmtp:
-        return "SMTP"
-    name = "UTF8SMTP" if mail.smtputf8 else "ESMTP"
-    return f"{name}{'S' if client.tls else ''}{'A' if client.user else ''}"
+        return b"SMTP"
+    name = b"UTF8SMTP" if mail.smtputf8 else b"ESMTP"
+    return name + (b"S" if client.tls else b"") + (b"A" if client.user else b"")
 
 
 @lru_cache(maxsize=4)
@@ -87,6 +105,6 @@ def _date(seconds: int) -> bytes:
     month_from_march = (5 * day_of_year + 2) // 153
     day = day_of_year - (153 * month_from_march + 2) // 5 + 1
     month = (month_from_march + 2) % 12
-    year = era * 400 + year_of_era + (month < 2)
+    year = era * 400 + year_of_era + (month <= _FEBRUARY)
     clock = f"{second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}"
     return f"{_DAYS[days % 7]}, {day} {_MONTHS[month]} {year} {clock} +0000 (UTC)".encode()

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from support.ingress import read_plainly
 
 from filter.data_reader import Data, DataReader, regular, stuff
 
@@ -36,35 +37,6 @@ def read(octets, *cuts, limit=10_000):
         if rest is not None:
             return reader.finish(), rest + b"".join(pieces[number + 1 :])
     return None
-
-
-def plainly(octets):
-    """The same octet by octet, as slow and plain as can be: content, seen, and the rest; None without an end."""
-    lines, line, at = [], b"", 0
-    while True:
-        end = octets.find(b"\r\n", at)
-        if end < 0:
-            return None
-        line, at = octets[at:end], end + 2
-        if line == b".":
-            break
-        lines.append(line[1:] if line.startswith(b".") else line)
-    content, seen = bytearray(), set()
-    for line in lines:
-        octets_of_line = line.replace(b"\0", b"") + b"\r\n"
-        seen |= {"nul"} if b"\0" in line else set()
-        for number, octet in enumerate(octets_of_line):
-            pair = octets_of_line[number : number + 2] == b"\r\n"
-            after_cr = number and octets_of_line[number - 1] == 13
-            if octet == 13 and not pair:
-                seen.add("bare_cr")
-                content += b" "
-            elif octet == 10 and not after_cr:
-                seen.add("bare_lf")
-                content += b"\r\n"
-            else:
-                content.append(octet)
-    return bytes(content), seen, octets[at:]
 
 
 def seen(data):
@@ -111,7 +83,7 @@ def test_it_reads_what_a_reader_of_octets_reads(pieces, data):
     """Content, flags and rest are those of a reader that looks at each octet, for any input in any pieces (A1, A2)."""
     octets = b"".join(pieces) + b"\r\n.\r\nrest"
     cuts = sorted(data.draw(st.lists(st.integers(0, len(octets)), max_size=6))) if data else []
-    content, flags, rest = plainly(octets)
+    content, flags, rest = read_plainly(octets)
     found, after = read(octets, *cuts)
     assert (found.content, seen(found), after) == (content, flags, rest)
     assert found.irregular == bool(flags)
@@ -161,6 +133,14 @@ def test_the_limit_is_that_of_the_size_extension():
     for cuts in ((), (10, 60), tuple(range(1, len(octets)))):
         assert read(octets, *cuts, limit=100) == (Data(content), b"QUIT\r\n")
         assert read(octets, *cuts, limit=99) == (Data(b"", too_big=True), b"QUIT\r\n")
+
+
+def test_the_limit_is_the_same_however_octets_come():
+    """What is taken out later counts, and no dot of a split end makes room for one octet more (B2)."""
+    octets = b"..\0\r\n.\r\n"
+    for cut in range(len(octets) + 1):
+        assert read(octets, cut, limit=4) == (Data(b".\r\n", nul=True), b"")
+        assert read(octets, cut, limit=3) == (Data(b"", too_big=True), b"")
 
 
 def test_what_grows_over_the_limit_is_too_big():
