@@ -75,7 +75,7 @@ FIELDS: Final[Mapping[Event, tuple[str, ...]]] = {
     Event.DIVERT_FAILED: (*_COPIES, "why"),
     Event.REFUSED: (*_ABOUT, "why", "code"),
     Event.DEFERRED: (*_ABOUT, "why", "code"),
-    Event.IN_DOUBT: _COPIES,
+    Event.IN_DOUBT: _ABOUT,
     Event.NOT_VOIDED: _ABOUT,
     Event.DUPLICATE_SUPPRESSED: _ABOUT,
     Event.UNACKNOWLEDGED: _ABOUT,

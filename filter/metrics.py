@@ -88,13 +88,21 @@ class Metrics:
         self.breaker_open = gauge("next_hop_breaker_open", "1 while a next hop is left alone", "livemax", "host")
 
     def finished(self, label: str, outcome: Outcome, seconds: float) -> None:
-        """Count a message that was answered, `seconds` after its end of data."""
-        self._messages[label, outcome].inc()
+        """Count a message that was answered, `seconds` after its end of data; `label` is empty if not judged."""
+        self._messages[label or UNJUDGED, outcome].inc()
         self.transaction_seconds.observe(seconds)
+
+    def taken(self, *, relayed: int, diverted: int, held: int, rejected: int) -> None:
+        """Count the recipients' copies of a message answered 250, by where they are."""
+        self.accepted.inc(relayed + diverted + held + rejected)
+        self.relayed.inc(relayed)
+        for counter, count in ((self.diverted, diverted), (self.held, held), (self.rejected, rejected)):
+            if count:
+                counter.inc(count)
 
     def decided(self, label: str, verdicts: Iterable[Verdict]) -> None:
         """Count the verdicts on the copies of one message."""
-        tally = Tally([(label, verdict.disposition, verdict.reason) for verdict in verdicts])
+        tally = Tally([(label or UNJUDGED, verdict.disposition, verdict.reason) for verdict in verdicts])
         for values, count in tally.items():
             self._recipients[values].inc(count)
 

@@ -4,7 +4,7 @@ The drivers (`next_hop`, `hold_store`, `flights`, `journal`) fulfil them; tests 
 each signature: an exception named here is expected and has its own reply, any other is a fault and answered 451.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
@@ -13,6 +13,8 @@ from .envelope import Capabilities, Client, MailFrom, RcptTo
 from .errors import ConsentryError
 from .policy import Disposition
 from .replies import Reply
+
+Report = Callable[[str, Exception], None]  # counts and logs a fault that nobody expected, and where it was
 
 
 class NextHopUnavailableError(ConsentryError):

@@ -1,0 +1,87 @@
+"""Sends diverted copies to where they are diverted, each in a transaction of its own.
+
+A copy says in a header whom it was for, so no two recipients share one. All of them are in the hold store before this
+begins, and one that could not be sent stays there: nothing raises but CancelledError. A copy of which it is not known
+whether it arrived stays as well (twice beats never).
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from . import trace
+from .envelope import RcptTo
+from .events import Outcome
+from .judging import Copy, Incoming
+from .ports import (
+    HoldStore,
+    HoldUnavailableError,
+    InDoubtError,
+    NextHop,
+    NextHopTransaction,
+    NextHopUnavailableError,
+    Report,
+)
+
+MARK_TIMEOUT: Final = 5.0  # seconds for marking in the hold store what was sent
+
+
+class Diverter:
+    """Diverts to `hop`, and to `address` (a path) if it is not empty, otherwise to the recipient as addressed.
+
+    Without a hop nothing is diverted: there is nowhere but the very person.
+    """
+
+    def __init__(self, hop: NextHop | None, address: bytes, hold: HoldStore, report: Report) -> None:
+        self._hop = hop
+        self._address = address
+        self._hold = hold
+        self._report = report
+
+    async def divert(
+        self, incoming: Incoming, copies: Sequence[Copy], header: bytes, deadline: float
+    ) -> Mapping[Outcome, list[Copy]]:
+        """Send these copies, until `deadline` (time of the loop), and say how each ended; TAKEN is diverted."""
+        ended: dict[Outcome, list[Copy]] = {}
+        for copy in copies:
+            ended.setdefault(await self._send(incoming, copy, header, deadline), []).append(copy)
+        if Outcome.TAKEN in ended and not await self._mark(incoming.queue_id, ended[Outcome.TAKEN]):
+            ended.setdefault(Outcome.STORAGE, []).extend(ended.pop(Outcome.TAKEN))
+        return ended
+
+    async def _send(self, incoming: Incoming, copy: Copy, header: bytes, deadline: float) -> Outcome:
+        if self._hop is None:
+            return Outcome.UNREACHABLE
+        onward = self._hop.transaction(incoming.mail, incoming.client)
+        content = (trace.original_recipient(copy.recipient), header, incoming.content)
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await self._offer(onward, copy.recipient, content)
+        except NextHopUnavailableError:
+            return Outcome.UNREACHABLE
+        except InDoubtError:
+            return Outcome.IN_DOUBT
+        except TimeoutError:
+            return Outcome.TIMEOUT
+        except Exception as error:  # noqa: BLE001 - the copy is safe in the hold store
+            self._report("divert", error)
+            return Outcome.FAULT
+        finally:
+            await onward.abort()
+
+    async def _offer(self, onward: NextHopTransaction, recipient: RcptTo, content: Sequence[bytes]) -> Outcome:
+        to = RcptTo(self._address) if self._address else recipient
+        if not (await onward.rcpt(to)).ok or not (await onward.data(content)).ok:
+            return Outcome.NEXT_HOP
+        return Outcome.TAKEN
+
+    async def _mark(self, queue_id: str, copies: Sequence[Copy]) -> bool:
+        try:
+            async with asyncio.timeout(MARK_TIMEOUT):
+                await self._hold.diverted(queue_id, [copy.recipient for copy in copies])
+        except (HoldUnavailableError, TimeoutError):
+            return False
+        except Exception as error:  # noqa: BLE001 - as above
+            self._report("divert", error)
+            return False
+        return True

@@ -1,0 +1,165 @@
+"""One message judged for the pipeline: a verdict on every recipient's copy, whatever happens.
+
+A message that cannot be judged is `unscanned`: the policy says what becomes of it, it is counted, and the journal has
+the kind of fault. `Judge.judge` never raises. The sender of null-sender mail is never told anything, so it is never
+held here either (RFC 5321 section 4.5.5).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Final, NamedTuple
+
+from . import events
+from .address import SubjectKeyer
+from .decision import Decider, Decision
+from .envelope import Client, MailFrom, RcptTo
+from .errors import AddressError
+from .events import Line
+from .labels import Channel
+from .message import parse_message
+from .metrics import Metrics
+from .policy import Disposition, Verdict, unscanned
+from .ports import HeldCopy, HeldMessage, Report
+from .stream import Mode
+
+_DIED: Final = "died_judging"
+
+
+class Incoming(NamedTuple):
+    """A message as it arrived, complete."""
+
+    queue_id: str
+    at: int  # end of data, epoch milliseconds
+    client: Client
+    mail: MailFrom
+    recipients: Sequence[RcptTo]  # those that the next hop took
+    content: bytes
+
+
+class Copy(NamedTuple):
+    """One recipient's copy, and the verdict on it. `subject` is the subject key in hex, empty if there is none."""
+
+    recipient: RcptTo
+    subject: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The verdicts on a message; `decision` is None if it could not be judged. `lines` are for the journal."""
+
+    decision: Decision | None
+    copies: tuple[Copy, ...]
+    lines: tuple[Line, ...]
+
+    @property
+    def label(self) -> str:
+        """What the message is; empty if it could not be judged."""
+        return "" if self.decision is None else self.decision.classification.label
+
+    def those(self, *dispositions: Disposition) -> list[Copy]:
+        """The copies with one of these dispositions, in the order of recipients."""
+        return [copy for copy in self.copies if copy.verdict.disposition in dispositions]
+
+
+class Judge:
+    """Judges messages by whatever `decider` gives at the time, so that a reload can put another in its place."""
+
+    def __init__(
+        self, decider: Callable[[], Decider], subjects: SubjectKeyer, metrics: Metrics, report: Report
+    ) -> None:
+        self._decider = decider
+        self._subjects = subjects
+        self._metrics = metrics
+        self._report = report
+
+    def judge(self, incoming: Incoming, *, died_before: bool) -> Judged:
+        """The verdict on every copy. A message over which a worker died before is not tried again."""
+        if died_before:
+            return self._unscanned(incoming, _DIED)
+        started = perf_counter()
+        try:
+            judged = self._decided(incoming)
+        except Exception as error:  # noqa: BLE001 - whatever goes wrong in judging, the mail has its setting
+            self._report("judge", error)
+            return self._unscanned(incoming, type(error).__name__)
+        self._metrics.judge_seconds.observe(perf_counter() - started)
+        self._metrics.decided(judged.label, [copy.verdict for copy in judged.copies])
+        return judged
+
+    def _decided(self, incoming: Incoming) -> Judged:
+        addresses = [recipient.address for recipient in incoming.recipients]
+        decision = self._decider().decide(
+            parse_message(incoming.content), incoming.mail.address, addresses, incoming.at
+        )
+        copies, lines = [], [self._message_line(incoming, decision)]
+        for recipient, decided in zip(incoming.recipients, decision.recipients, strict=True):
+            subject = self._subject(recipient)
+            copies.append(Copy(recipient, subject, decided.verdict))
+            lines.append(events.decision(incoming.queue_id, incoming.at, subject, decided, decision))
+        return Judged(decision, tuple(copies), tuple(lines))
+
+    def _unscanned(self, incoming: Incoming, fault: str) -> Judged:
+        verdict = self._fallback(null_sender=not incoming.mail.path)
+        self._metrics.unscanned.inc()
+        self._metrics.decided("", [verdict] * len(incoming.recipients))
+        copies = tuple([Copy(recipient, self._subject(recipient), verdict) for recipient in incoming.recipients])
+        queue_id, at = incoming.queue_id, incoming.at
+        verdicts = [events.undecided(queue_id, at, copy.subject, verdict) for copy in copies]
+        lines = (self._message_line(incoming, None), events.unscanned(queue_id, at, fault), *verdicts)
+        return Judged(None, copies, lines)
+
+    def _fallback(self, *, null_sender: bool) -> Verdict:
+        """The verdict without judgement. Which stream it is stays unknown: it is monitored if all of them are."""
+        decider = self._decider()
+        monitored = all(stream.mode is Mode.MONITOR for stream in decider.streams)
+        return unscanned(decider.policy, mode=Mode.MONITOR if monitored else Mode.ENFORCE, null_sender=null_sender)
+
+    def _subject(self, recipient: RcptTo) -> str:
+        try:
+            return self._subjects.subject(recipient.address, Channel.EMAIL).exact.hex()
+        except (AddressError, UnicodeDecodeError):
+            return ""
+
+    def _message_line(self, incoming: Incoming, decision: Decision | None) -> Line:
+        queue_id, at, client, mail, recipients, content = incoming
+        return events.message(
+            *(queue_id, at, client, mail, decision),
+            size=len(content),
+            recipients=len(recipients),
+            key_id=self._subjects.key_id,
+        )
+
+
+def held_message(incoming: Incoming, judged: Judged, copies: Sequence[Copy], trace: bytes) -> HeldMessage:
+    """These copies as the hold store takes them."""
+    decision = judged.decision
+    return HeldMessage(
+        queue_id=incoming.queue_id,
+        received_at=incoming.at,
+        mail=incoming.mail,
+        trace=trace,
+        content=incoming.content,
+        label=judged.label,
+        score=decision.classification.score if decision else 0.0,
+        ruleset=decision.classification.ruleset if decision else "",
+        declared=decision.message.declared if decision else "",
+        controller=decision.stream.controller if decision else "",
+        brand=decision.stream.brand if decision else "",
+        topic=decision.stream.topic if decision else "",
+        copies=tuple([_held_copy(copy) for copy in copies]),
+    )
+
+
+def _held_copy(copy: Copy) -> HeldCopy:
+    verdict = copy.verdict
+    return HeldCopy(
+        recipient=copy.recipient,
+        subject_key=copy.subject,
+        disposition=verdict.disposition,
+        reason=verdict.reason,
+        notes=verdict.notes,
+        state=verdict.state,
+        evidence=verdict.evidence,
+    )
