@@ -13,7 +13,8 @@ import ssl
 import traceback
 from collections import defaultdict
 from collections.abc import Coroutine
-from typing import Any, Final, cast
+from copy import copy
+from typing import Any, Final, Self, cast
 
 from aiosmtpd.smtp import SMTP
 
@@ -45,8 +46,14 @@ class Channel(SMTP):
         # The base class has one dict for all sessions and clears it here.
         self.command_size_limits = defaultdict(lambda: MAX_LINE)
         super().__init__(handler, **options)
-        self.sessions = sessions or Sessions(Limits(command_timeout=self._timeout_duration))
+        if sessions is None:
+            sessions = Sessions(Limits(command_timeout=self._timeout_duration))
+        self.sessions = sessions
         self.limits = self.sessions.limits
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Set what belongs to one session; subclasses add theirs."""
         self.max_line = MAX_LINE
         self._input = b""
         self._at = 0  # where in `_input` reading goes on
@@ -63,6 +70,12 @@ class Channel(SMTP):
         self._admitted: str | None = None
         self._began = self._since = self._rate_since = 0.0
         self._rate_octets = 0
+
+    def another(self) -> Self:
+        """A new session with the same settings; aiosmtpd's constructor goes through all members of class and handler."""
+        session = copy(self)
+        session.prepare()
+        return session
 
     # What subclasses define.
 

@@ -49,9 +49,12 @@ class Dialogue(Channel):
         self._proxy_networks = proxy_networks
         self._xforward_networks = xforward_networks
         self._implicit_tls = implicit_tls
+
+    def prepare(self) -> None:
+        """Set what belongs to one session."""
+        super().prepare()
         self.conduct = Conduct(self.limits)
         self._exchange: Exchange | None = None
-        self._greeted = False
 
     # Before the first command.
 

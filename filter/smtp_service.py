@@ -53,10 +53,9 @@ class SmtpService:
     async def listen(self, sockets: Sequence[socket.socket], *, implicit_tls: bool = False) -> None:
         """Accept connections on bound sockets; with `implicit_tls` TLS comes before the greeting."""
         loop = asyncio.get_running_loop()
+        pattern = self._session(loop, implicit_tls=implicit_tls)
         for bound in sockets:
-            server = await loop.create_server(
-                lambda: self._session(loop, implicit_tls=implicit_tls), sock=bound, backlog=_BACKLOG
-            )
+            server = await loop.create_server(pattern.another, sock=bound, backlog=_BACKLOG)
             self._servers.append(server)
 
     async def drain(self, seconds: float) -> bool:
