@@ -1,16 +1,19 @@
 """The composition root: puts configuration, rules, consent index and policy together, straight down the page.
 
-Everything is built here and handed on. Raises ConfigError, RuleError or ConsentDataError, whose text says what to do.
+Everything that decides is built here and handed on; what moves mail around it is put together in `relay`. Raises
+ConfigError, RuleError or ConsentDataError, whose text says what to do.
 """
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
+from . import credentials
 from .address import SubjectKeyer
 from .classify import Classifier
-from .config import Config, load_config
+from .config import Config, load_config, parse_config, read_config
 from .consent_store import ConsentStore
-from .decision import Decider
+from .decision import ConsentView, Decider
 from .errors import ConsentDataError
 from .keys import load_key
 from .rule_files import LoadedRules, load
@@ -56,6 +59,28 @@ def consent_store(config: Config, *, readonly: bool = True) -> ConsentStore:
     )
 
 
-def decider(config: Config, loaded: LoadedRules, consent: ConsentStore | None) -> Decider:
+def decider(config: Config, loaded: LoadedRules, consent: ConsentView | None) -> Decider:
     """Everything that is needed to decide about messages."""
     return Decider(Classifier(loaded.rules), consent, config.streams(), config.decision_policy())
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A configuration with which a relay can start, and the text it came from. `version` is that of its rule set."""
+
+    config: Config
+    text: str
+    version: str
+    counts: tuple[int, int]  # rules, patterns
+
+
+def check(file: Path) -> Checked:
+    """Read a configuration and every file it names, and compile its rules; nothing is changed but their cache."""
+    text = read_config(file)
+    config = parse_config(text, file)
+    credentials.server_context(config.smtp)
+    credentials.users(config.smtp)
+    credentials.next_hop_password(config.next_hop)
+    credentials.check_authorities(config.next_hop)
+    loaded = rules(config).rules
+    return Checked(config, text.decode(), loaded.version, (len(loaded.rules), len(loaded.patterns)))

@@ -1,6 +1,7 @@
-"""The command line: `consentry classify`, `explain`, `config check`, `demo`, and the groups `consent` and `rules`.
+"""The command line: `consentry classify`, `explain`, `config check`, `demo`.
 
-Each command reads its input, calls one function and shows the result; nothing is decided here.
+Each command reads its input, calls one function and shows the result; nothing is decided here. The others stand in
+`cli_run`, `cli_consent` and `cli_rules`.
 """
 
 import base64
@@ -20,6 +21,7 @@ from .allocator import keep_freed_memory
 from .classify import Classification, Classifier
 from .cli_consent import consent_commands
 from .cli_rules import rules_commands
+from .cli_run import run_commands
 from .config import Config, load_config
 from .consent_store import ConsentStore
 from .demo import run_demo
@@ -39,6 +41,7 @@ cli = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 config_commands = typer.Typer(help="Check configuration files.", no_args_is_help=True)
+cli.add_typer(run_commands)
 cli.add_typer(config_commands, name="config")
 cli.add_typer(rules_commands, name="rules")
 cli.add_typer(consent_commands, name="consent")
@@ -214,14 +217,12 @@ def _consent(settings: Config) -> ConsentStore | None:
 def config_check(
     config: Annotated[Path, typer.Option("-c", "--config", help="Configuration file.", show_default=False)],
 ) -> None:
-    """Check a configuration file and the rules it names; every problem is listed."""
-    settings = load_config(config)
+    """Check a configuration file, the rules and every file it names; every problem is listed."""
     with console.busy("Reading the rules …"):
-        loaded = app.rules(settings)
+        checked = app.check(config)
+    settings, (rules, patterns) = checked.config, checked.counts
     console.out.print(f"{config}: fine. Streams: {len(settings.streams())}, workers: {settings.workers}.", markup=False)
-    console.out.print(
-        f"Rules {loaded.rules.version}: {len(loaded.rules.rules)} rules, {len(loaded.rules.patterns)} patterns."
-    )
+    console.out.print(f"Rules {checked.version}: {rules} rules, {patterns} patterns.")
 
 
 @cli.command()

@@ -88,6 +88,11 @@ class SmtpSettings(Section):
     bare_line_endings: Annotated[BareLineEndings, word(*BareLineEndings)] = BareLineEndings.NORMALIZE
     long_lines: Annotated[LongLines, word(*LongLines)] = LongLines.RELAY
 
+    @property
+    def drain_time(self) -> float:
+        """Seconds that messages under way may take to end, and their clients to hear of it."""
+        return self.transaction_timeout.total_seconds() + 10
+
 
 class NextHopSettings(Section):
     """[next_hop]: the MTA that takes what is relayed."""

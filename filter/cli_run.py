@@ -1,0 +1,65 @@
+"""`consentry run`, the hidden `worker` it starts, and `users`.
+
+The modules that move mail are loaded by the command that needs them, so that all others start quickly.
+"""
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import logs
+from .errors import InputError
+from .users import hash_password
+
+run_commands = typer.Typer()
+users_commands = typer.Typer(help="Users who may log in to relay mail.", no_args_is_help=True)
+run_commands.add_typer(users_commands, name="users")
+
+
+@run_commands.command()
+def run(
+    config: Annotated[
+        Path,
+        typer.Option("-c", "--config", envvar="CONSENTRY_CONFIG", help="Configuration file.", show_default=False),
+    ],
+) -> None:
+    """Run the relay: takes mail by SMTP, judges it, hands it on. SIGHUP reloads the configuration, SIGTERM drains."""
+    from . import supervisor  # noqa: PLC0415 -- see the top
+
+    logs.configure()
+    asyncio.run(supervisor.run(config, _announce))
+
+
+def _announce(line: str) -> None:
+    print(line, flush=True)  # noqa: T201 -- whoever waits for "ready" reads it
+
+
+@run_commands.command(hidden=True)
+def worker(
+    control: Annotated[int, typer.Option(help="Inherited descriptor of the line to the supervisor.")],
+) -> None:
+    """Work for a supervisor; only `run` starts this."""
+    from .worker import main  # noqa: PLC0415 -- see the top
+
+    raise typer.Exit(main(control))
+
+
+@users_commands.command("hash")
+def users_hash(
+    name: Annotated[
+        str | None, typer.Argument(help="User; with it a whole line is printed.", show_default=False)
+    ] = None,
+) -> None:
+    """Print the hash of a password for the users file; asks for the password, or reads a line of standard input."""
+    if sys.stdin.isatty():
+        password = str(typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))
+    else:
+        password = sys.stdin.readline().rstrip("\r\n")
+    try:
+        hashed = hash_password(password)
+    except ValueError as error:
+        raise InputError(f"password: {error}") from None
+    typer.echo(f"{name}:{hashed}" if name else hashed)
