@@ -1,0 +1,239 @@
+"""The file of held mail: made, opened, brought up to date, and looked over.
+
+    DIR/held.sqlite (-wal, -shm)    SQLite in WAL mode, opened by every worker
+    DIR/lock                        held while the file is made or brought up to date; says that it was made
+
+Every commit is on the disk when it returns (synchronous=FULL). A version of the schema is a migration; a file that
+newer code wrote is refused, so is one that is damaged in its structure, and a file is never made in place of a lost
+one. `open_file` raises `HoldDataError` naming the file; errors of the system pass through.
+"""
+
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import apsw
+
+from .durable import make_directory, sync_directory
+from .hold_codec import CopyState, HoldDataError
+from .policy import Disposition
+from .store_directory import locked
+
+FILE_NAME: Final = "held.sqlite"
+APPLICATION_ID: Final = 0x436F4864  # "CoHd"
+PAGE_SIZE: Final = 8192  # a typical body is 5 to 15 kB compressed: fewer overflow pages than with 4096
+LEAST_SQLITE: Final = 3_051_003  # versions before can damage a file in WAL mode that several connections write
+BUSY_TIMEOUT: Final = 10_000  # milliseconds to wait for another worker's commit
+CHECK_TIME: Final = 2.0  # seconds for looking over the structure when a worker starts
+MAX_LOG: Final = 64 << 20  # octets that a log file keeps after it was emptied
+
+
+def _words(values: Iterable[str]) -> str:
+    return ", ".join(f"'{value}'" for value in values)
+
+
+_FIRST: Final = f"""
+CREATE TABLE message (
+    id INTEGER PRIMARY KEY,
+    queue_id TEXT NOT NULL UNIQUE,
+    received_at INTEGER NOT NULL,
+    mail_path BLOB NOT NULL,
+    mail_params BLOB NOT NULL,
+    mail_size INTEGER NOT NULL,
+    mail_eight_bit INTEGER NOT NULL,
+    mail_smtputf8 INTEGER NOT NULL,
+    trace BLOB NOT NULL,
+    label TEXT NOT NULL,
+    score REAL NOT NULL,
+    ruleset TEXT NOT NULL,
+    declared TEXT NOT NULL,
+    controller TEXT NOT NULL,
+    brand TEXT NOT NULL,
+    topic TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    copies INTEGER NOT NULL,
+    content_digest BLOB NOT NULL,
+    digest BLOB NOT NULL
+) STRICT;
+CREATE TABLE content (
+    message INTEGER PRIMARY KEY REFERENCES message (id),
+    codec INTEGER NOT NULL,
+    body BLOB NOT NULL
+) STRICT;
+CREATE TABLE copy (
+    message INTEGER NOT NULL REFERENCES message (id),
+    number INTEGER NOT NULL,
+    path BLOB NOT NULL,
+    params BLOB NOT NULL,
+    subject_key BLOB NOT NULL,
+    disposition TEXT NOT NULL
+        CHECK (disposition IN ({_words((Disposition.HOLD, Disposition.DIVERT, Disposition.REJECT))})),
+    reason TEXT NOT NULL,
+    notes TEXT NOT NULL,
+    consent TEXT NOT NULL,
+    evidence TEXT NOT NULL,
+    digest BLOB NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ({_words(CopyState)})),
+    changed_at INTEGER NOT NULL,
+    PRIMARY KEY (message, number)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX copy_void ON copy (changed_at) WHERE state = 'void';
+CREATE TABLE message_key (
+    key BLOB NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('taken', 'unscannable')),
+    at INTEGER NOT NULL,
+    PRIMARY KEY (key, kind)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX message_key_at ON message_key (at);
+CREATE TABLE note (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+"""
+# Each entry leads from the version that is its position to the next. Add; never change one that was released.
+MIGRATIONS: Final = (_FIRST,)
+
+
+def open_file(
+    directory: Path,
+    *,
+    vfs: str | None = None,
+    readonly: bool = False,
+    create: bool = True,
+    migrations: tuple[str, ...] = MIGRATIONS,
+) -> apsw.Connection:
+    """A connection to the file of held mail in `directory`; made if there was none and `create`, unless `readonly`."""
+    if apsw.SQLITE_VERSION_NUMBER < LEAST_SQLITE:
+        raise HoldDataError(f"SQLite {apsw.sqlite_lib_version()}: held mail needs 3.51.3 or newer; update apsw")
+    path = directory / FILE_NAME
+    try:
+        if create and not readonly:
+            make_directory(directory)
+            with locked(directory / "lock") as lock:
+                if not path.exists():
+                    _refuse_loss(path, made=bool(os.fstat(lock).st_size))
+                    _make(path, vfs, migrations)
+                if not os.fstat(lock).st_size:
+                    os.pwrite(lock, b"made\n", 0)
+                    os.fsync(lock)
+        return _open(path, vfs, migrations, readonly=readonly)
+    except (apsw.NotADBError, apsw.CorruptError) as error:
+        raise _damaged(path, error) from error
+    except apsw.Error as error:
+        raise HoldDataError(f"{path}: held mail cannot be opened: {error}") from error
+
+
+def look_over(connection: apsw.Connection, seconds: float = CHECK_TIME) -> str:
+    """What is wrong with the structure of the file, empty for nothing found in that time."""
+    deadline = time.monotonic() + seconds
+    connection.set_progress_handler(lambda: time.monotonic() > deadline, 1000)
+    try:
+        found = [str(row[0]) for row in connection.execute("PRAGMA quick_check(1)")]
+    except apsw.InterruptError:
+        return ""
+    except (apsw.CorruptError, apsw.NotADBError) as error:
+        return str(error)
+    finally:
+        connection.set_progress_handler(None)
+    return "" if found == ["ok"] else found[0]
+
+
+def refuse_damage(connection: apsw.Connection, seconds: float = CHECK_TIME) -> None:
+    """Write to no file whose structure is damaged: raises HoldDataError. Reading from it may still be possible."""
+    path = Path(connection.filename)
+    try:
+        found = look_over(connection, seconds)
+    except apsw.Error as error:
+        raise HoldDataError(f"{path}: held mail cannot be read: {error}") from error
+    if found:
+        raise _damaged(path, found)
+
+
+def _open(path: Path, vfs: str | None, migrations: tuple[str, ...], *, readonly: bool) -> apsw.Connection:
+    connection = _connect(path, vfs, readonly=readonly)
+    try:
+        _inspect(connection, path, len(migrations), readonly=readonly)
+        if not readonly:
+            connection.pragma("journal_mode", "wal")  # a file that was restored by other means may have lost it
+        if _version(connection) < len(migrations):
+            with locked(path.parent / "lock"):
+                _migrate(connection, migrations)
+    except BaseException:
+        connection.close(True)
+        raise
+    return connection
+
+
+def _damaged(path: Path, found: object) -> HoldDataError:
+    return HoldDataError(
+        f"{path}: damaged: {' '.join(str(found).split())}; nothing was changed. "
+        "Keep the file with its -wal beside it, put a backup in its place or move both away, and start again"
+    )
+
+
+def _connect(path: Path, vfs: str | None, *, readonly: bool) -> apsw.Connection:
+    flags = apsw.SQLITE_OPEN_READONLY if readonly else apsw.SQLITE_OPEN_READWRITE
+    connection = apsw.Connection(str(path), flags=flags, vfs=vfs)
+    connection.set_busy_timeout(BUSY_TIMEOUT)
+    connection.execute("PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON")
+    connection.execute(f"PRAGMA journal_size_limit={MAX_LOG}").fetchall()
+    return connection
+
+
+def _inspect(connection: apsw.Connection, path: Path, newest: int, *, readonly: bool) -> None:
+    """Whether this is our file, of a version we know, and its tables can be reached."""
+    if connection.pragma("application_id") != APPLICATION_ID:
+        raise _damaged(path, "not a file of held mail")
+    version = _version(connection)
+    if version > newest:
+        raise HoldDataError(
+            f"{path}: version {version} was written by a newer consentry; this one reads up to version {newest}: "
+            "use the newer one, or put back the backup made before the update"
+        )
+    if readonly and version < newest:
+        raise HoldDataError(f"{path}: version {version} was written by an older consentry; start this one to update it")
+    for table in ("message", "content", "copy", "message_key", "note"):
+        connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchall()  # noqa: S608 - a closed list of names
+
+
+def _refuse_loss(path: Path, *, made: bool) -> None:
+    """Make no file in place of one that was there."""
+    log = path.with_name(path.name + "-wal")
+    if made or (log.exists() and log.stat().st_size):
+        raise HoldDataError(
+            f"{path}: gone, though it was made before: held mail may be lost. "
+            f"Put it back from a backup, or move {path.parent} away to begin anew"
+        )
+
+
+def _make(path: Path, vfs: str | None, migrations: tuple[str, ...]) -> None:
+    """A new file under its name only when it is complete. Called under the lock."""
+    draft = path.with_name(path.name + ".new")
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        draft.with_name(draft.name + suffix).unlink(missing_ok=True)
+    os.close(os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    connection = apsw.Connection(str(draft), flags=apsw.SQLITE_OPEN_READWRITE, vfs=vfs)
+    try:
+        connection.execute(f"PRAGMA page_size={PAGE_SIZE}; PRAGMA auto_vacuum=INCREMENTAL; PRAGMA synchronous=FULL")
+        _migrate(connection, migrations)
+        connection.pragma("journal_mode", "wal")
+    finally:
+        connection.close(True)
+    draft.rename(path)
+    sync_directory(path.parent)
+
+
+def _migrate(connection: apsw.Connection, migrations: tuple[str, ...]) -> None:
+    """Bring the file up to date, all or nothing."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for migration in migrations[_version(connection) :]:
+            connection.execute(migration)
+        connection.execute(f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={len(migrations)}")
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def _version(connection: apsw.Connection) -> int:
+    return int(connection.pragma("user_version"))
