@@ -27,6 +27,7 @@ from .findings import MEMORY, NOTHING, Finder, Finding, Judgement
 from .labels import Channel, Label, SegmentKind, SegmentLabel
 from .message import UNREAD, DefectCode, Message
 from .rules import Hit, RuleSet
+from .segments import texts_of
 from .sheet import BETWEEN, OPENING, fold, offsets
 
 MAX_SHOWN: Final = 50  # matches of one rule in a segment, or of a pattern in a sentence, that are shown as evidence
@@ -244,7 +245,7 @@ class Classifier:
 
     def _judgements(self, message: Message) -> dict[int, Judgement]:
         judged = {}
-        found = self._finder.find([segment.text for segment in message.segments])
+        found = self._finder.find(texts_of(message.segments))
         for index in [index for index, one in enumerate(found) if one is not NOTHING]:
             kind, channel = message.segments[index].kind, message.channel
             judgement = self._judgement(found[index], kind, channel)

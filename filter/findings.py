@@ -60,7 +60,7 @@ class Finder:
         self._rules = rules
         self._memory = Memory(memory, Finding.size)
 
-    def find(self, texts: list[str]) -> list[Finding]:
+    def find(self, texts: Sequence[str]) -> list[Finding]:
         """What matches in each text of a message."""
         if sum(map(len, texts)) > _LONGEST_MESSAGE:
             return self._look_for(texts)

@@ -27,12 +27,13 @@ _MAX_CLIMB = 12  # elements around a hidden one that are looked through for anot
 _LONGEST_CELL = 80
 
 _NO_EVENTS = int(LexborDocumentOptions.WO_EVENTS)  # they serve scripts and <selectedcontent>
-_BLOCKS = (  # the most frequent first
-    "td,tr,p,div,table,tbody,li,ul,th,body,center,hr,address,article,aside,blockquote,caption,dd,details,dialog,dl,dt,"
-    "fieldset,figcaption,figure,footer,form,header,legend,main,menu,nav,ol,option,pre,section,summary,textarea,tfoot,"
-    "thead,title"
+_FREQUENT_BLOCKS = "td,tr,p,div,tbody,table,li,ul,th"  # the most frequent first
+_RARE_BLOCKS = (  # the query would take longer to read their names than it takes to pass over what it finds
+    "body center hr address article aside blockquote caption dd details dialog dl dt fieldset figcaption figure footer "
+    "form header legend main menu nav ol option pre section summary textarea tfoot thead title"
 )
-_SPECIAL = f":not({_BLOCKS}),table:not(:has(table)):has(td + td)"
+_PASSED_OVER = frozenset(_RARE_BLOCKS.split())
+_SPECIAL = f":not({_FREQUENT_BLOCKS}),table:not(:has(table)):has(td + td)"
 _UNHIDEABLE = frozenset({"html", "head", "body"})
 _IMAGE = re.compile(rb"<img\b", re.IGNORECASE)
 _CAPTIONED = frozenset({"submit", "button", "reset"})
@@ -116,7 +117,7 @@ class _Marked:
         special = _REPLACE.get(node.tag or "")
         if special:
             special(self, node)
-        else:
+        elif node.tag not in _PASSED_OVER:
             node.unwrap(delete_empty=True)
 
     def link(self, node: LexborNode) -> None:

@@ -6,7 +6,7 @@ no I/O, no clock. Linear time, bounded memory; the caps are constants of `mime`,
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from string import punctuation
@@ -26,9 +26,9 @@ from .segments import (
     DefectCode,
     Link,
     Segment,
+    Segments,
     clean,
     clean_all,
-    make_segments,
     parse_url,
     whole,
 )
@@ -75,7 +75,7 @@ class Message:
     from_address: str = ""
     message_id: str = ""
     headers: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
-    segments: tuple[Segment, ...] = ()
+    segments: Sequence[Segment] = ()
     links: tuple[Link, ...] = ()
     declared: str = ""
     defects: tuple[Defect, ...] = ()
@@ -163,7 +163,7 @@ class _Body:
             note(self.defects, Defect(DefectCode.IMAGE_ONLY if self.pictures else DefectCode.EMPTY))
         elif self.pictures and self._few_words():
             note(self.defects, Defect(DefectCode.IMAGE_ONLY, str(self.pictures)))
-        segments = tuple(make_segments(self.kinds, self.texts, self.hidden))
+        segments = Segments(self.kinds, self.texts, self.hidden)
         links, defects = tuple(self.links), tuple(self.defects)
         return Message(
             channel,
@@ -274,17 +274,22 @@ def _add_plain(body: _Body, found: Iterable[tuple[SegmentKind, str]], *, quoted:
 
 def _unsaid(found: list[tuple[SegmentKind, str]], said: list[str]) -> Iterator[tuple[SegmentKind, str]]:
     """The paragraphs whose words the page does not have: more than one in five, and at least three."""
-    page = " ".join(said).lower()
+    page = _lower(" ".join(said))
     # Words are looked up in the text itself; when that could take long, in the set of its words.
     short = len(page) * sum(len(text) for _, text in found) < _QUICK_LOOKUP
     words = page if short else {word.strip(punctuation) for word in page.split()}
     for kind, text in found:
-        own = text.lower().split()
+        own = _lower(text).split()
         if short and " ".join(own) in page:
             continue
-        own = [word.strip(punctuation) for word in own if "://" not in word]
-        if sum(word not in words for word in own) > max(2, len(own) // 5):
+        told = [word.strip(punctuation) for word in own if "://" not in word]
+        if len([word for word in told if word not in words]) > max(2, len(told) // 5):
             yield kind, text
+
+
+def _lower(text: str) -> str:
+    """The text with ASCII letters in lower case, to compare words by; for all letters it would cost several times."""
+    return text.lower() if text.isascii() else text.encode("utf-8", "replace").lower().decode()
 
 
 def message_from_text(text: str, *, channel: Channel, subject: str = "") -> Message:

@@ -6,11 +6,10 @@ raises, linear in the characters.
 
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from functools import cache
-from itertools import repeat
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 from .labels import SegmentKind
 
@@ -99,16 +98,48 @@ class Link(NamedTuple):
     segment: int = -1
 
 
-# tuple.__new__ from C: a NamedTuple's own constructor is a Python call, and a statement has hundreds of segments.
-_new_tuple: Callable[[type[Segment], tuple[SegmentKind, str, bool]], Segment] = tuple.__new__
+class Segments(Sequence[Segment]):
+    """The segments of a message, kept as columns: a statement has hundreds, and few are looked at one by one.
+
+    Equal to, and hashed and shown as, the tuple of its segments. `hidden` holds indexes.
+    """
+
+    __slots__ = ("_hidden", "_kinds", "texts")
+
+    def __init__(self, kinds: Iterable[SegmentKind], texts: Iterable[str], hidden: Iterable[int]) -> None:
+        self.texts = tuple(texts)
+        self._kinds, self._hidden = tuple(kinds), frozenset(hidden)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @overload
+    def __getitem__(self, index: int) -> Segment: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Segment, ...]: ...
+    def __getitem__(self, index: int | slice) -> Segment | tuple[Segment, ...]:
+        if isinstance(index, slice):
+            return tuple(self)[index]
+        return Segment(self._kinds[index], self.texts[index], index % len(self) in self._hidden)
+
+    def __iter__(self) -> Iterator[Segment]:
+        hidden = self._hidden
+        for index, (kind, text) in enumerate(zip(self._kinds, self.texts, strict=True)):
+            yield Segment(kind, text, index in hidden)
+
+    def __eq__(self, other: object) -> bool:
+        return tuple(self) == (tuple(other) if isinstance(other, Segments) else other)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+    def __repr__(self) -> str:
+        return repr(tuple(self))
 
 
-def make_segments(kinds: Sequence[SegmentKind], texts: Sequence[str], hidden: Collection[int]) -> list[Segment]:
-    """Segments from two columns and the indexes of those that are hidden."""
-    flags = [False] * len(texts)
-    for index in hidden:
-        flags[index] = True
-    return list(map(_new_tuple, repeat(Segment), zip(kinds, texts, flags, strict=True)))
+def texts_of(segments: Sequence[Segment]) -> Sequence[str]:
+    """The text of each segment."""
+    return segments.texts if isinstance(segments, Segments) else [segment.text for segment in segments]
 
 
 # Characters a reader does not see: C0/C1 controls, soft hyphen, joiners, directional marks, fillers, selectors, tags;
