@@ -180,7 +180,7 @@ class SmtpTransaction:
         whole = b"".join(content)
         try:
             obstacle = commands.content_obstacle(whole, connection.capabilities)
-            return obstacle or await self._hand_over(connection, whole)
+            return obstacle or await self._hand_over(connection, stuff(whole))
         except (NextHopUnavailableError, InDoubtError):
             self._hosts.count(Event.LOST)
             raise
@@ -290,7 +290,7 @@ class SmtpTransaction:
         return replies
 
     async def _hand_over(self, connection: Connection, content: bytes) -> Reply:
-        """DATA, the content, and what the server says to it."""
+        """DATA, the content (dots stuffed), and what the server says to it."""
         options = self._hosts.options
         (reply,) = await connection.exchange(commands.DATA, 1, options.command_timeout)
         _check_open(reply)
@@ -300,7 +300,7 @@ class SmtpTransaction:
                 raise ConnectionFailedError(connection.ended)
             return relayed(reply.code, reply.lines)
         try:
-            reply = await connection.send_content(stuff(content), options.final_timeout)
+            reply = await connection.send_content(content, options.final_timeout)
         except ConnectionFailedError as error:
             if connection.dot_sent:
                 raise InDoubtError(f"no reply to the final dot: {error}") from None

@@ -50,6 +50,7 @@ class MemoryTransport(asyncio.Transport):
         self.writes.append(bytes(data))
         self.rest += data
         self.loop.call_soon(self._serve)
+        self.hop.on_write(self, data)
 
     def _serve(self) -> None:
         end = b"\r\n.\r\n"
@@ -111,6 +112,7 @@ class MemoryHop:
         self.commands: list[tuple[int, bytes]] = []  # with the number of the connection
         self.messages: list[bytes] = []  # as sent, dots stuffed
         self.cut = 1 << 20  # octets of an answer that arrive at once
+        self.on_write: Callable[[MemoryTransport, bytes], None] = lambda _transport, _data: None
 
     async def connect(self, protocol: Callable[[], asyncio.Protocol], host: str, port: int) -> None:
         """Stands for `loop.create_connection`."""

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.memory_hop import LOST, SILENT, Clock, MemoryHop, once, settle
+from support.memory_hop import LOST, SILENT, Clock, MemoryHop, MemoryTransport, once, settle
 
 from filter import replies
 from filter.envelope import Client, MailFrom, RcptTo
@@ -408,6 +408,82 @@ def test_silence_after_the_dot_is_doubt():
             await sending
 
     run(scenario)
+
+
+LARGE = b"Subject: x\r\n\r\n" + b"line\r\n" * 100_000  # more than is written at once
+BLOCK = 100_000
+
+
+async def _send_large(setting: Setting) -> replies.Reply:
+    transaction = setting.begin()
+    await transaction.rcpt(ANN)
+    return await transaction.data((LARGE,))
+
+
+def test_a_large_message_leaves_as_fast_as_the_server_reads():
+    """After pause_writing nothing more is written until resume_writing, and the message arrives whole."""
+
+    async def scenario(setting: Setting) -> None:
+        def pause(transport: MemoryTransport, data: bytes) -> None:
+            if len(data) > BLOCK:
+                transport.protocol.pause_writing()
+
+        setting.server.on_write = pause
+        sending = asyncio.ensure_future(_send_large(setting))
+        blocks = []
+        while not sending.done():
+            await settle()
+            blocks.append(sum(len(write) > BLOCK for write in setting.server.transports[0].writes))
+            setting.server.transports[0].protocol.resume_writing()
+        assert blocks == sorted(blocks)
+        assert blocks[:3] == [1, 2, 3]
+        assert (await sending).ok
+
+    assert run(scenario).server.messages == [LARGE]
+
+
+def test_a_server_that_stops_reading_gets_no_message():
+    """Without progress within a large message it is given up, before the dot: nothing was handed over (D20)."""
+
+    async def scenario(setting: Setting) -> None:
+        setting.server.on_write = lambda transport, data: len(data) > BLOCK and transport.protocol.pause_writing()
+        sending = asyncio.ensure_future(_send_large(setting))
+        await setting.late()
+        with pytest.raises(NextHopUnavailableError):
+            await sending
+
+    setting = run(scenario)
+    assert setting.events[Event.TIMEOUT] == 1
+    assert setting.server.messages == []
+
+
+@pytest.mark.parametrize("paused", [True, False])
+@pytest.mark.parametrize(
+    ("said", "code"), [(b"552 5.3.4 too big\r\n", 552), (b"421 4.3.0 bye\r\n", 451), (b"250 thanks\r\n", None)]
+)
+def test_an_answer_in_the_middle_of_a_large_message(said: bytes, code: int | None, paused: bool):
+    """A refusal before the end is handed on and nothing more is sent; acceptance before the end is not believed."""
+
+    async def scenario(setting: Setting) -> None:
+        def refuse(transport: MemoryTransport, data: bytes) -> None:
+            if len(data) > BLOCK:
+                setting.server.on_write = lambda _transport, _data: None
+                if paused:
+                    transport.protocol.pause_writing()
+                transport.say(said)
+
+        setting.server.on_write = refuse
+        if code:
+            assert (await _send_large(setting)).code == code
+        else:
+            with pytest.raises(NextHopUnavailableError):
+                await _send_large(setting)
+        assert sum(len(write) > BLOCK for write in setting.server.transports[0].writes) == 1
+        assert (await setting.send()).ok
+
+    setting = run(scenario)
+    assert setting.server.messages == [STUFFED]
+    assert len(setting.server.transports) == 2
 
 
 @pytest.mark.parametrize("verb", ["CONNECT", "EHLO", "RCPT", "DATA", "."])
