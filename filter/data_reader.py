@@ -88,9 +88,11 @@ class DataReader:
         _DOTS.scan(window, match_event_handler=_found, context=ends)
         end = -1
         if ends:
-            end = window.find(_END, ends[0] - 3)
-            before = window if end < 0 else window[: end + 2]
-            self._dots += before.count(b"\r\n.") - tail.count(b"\r\n.")
+            first = ends[0] - len(b"\r\n.")
+            end = window.find(_END, first)
+            if end != first:  # lines before the end, if it is here, begin with dots
+                self._dots += window.count(b"\r\n.", first, len(window) if end < 0 else end + 2)
+            self._dots -= tail.count(b"\r\n.")  # counted with the octets before, or the end
         if end < 0:
             self.received += len(chunk)
             self._tail = window[-4:]
@@ -149,14 +151,8 @@ def regular(raw: bytes) -> Data:
         bare_lf = content.count(b"\n") != pairs
         if bare_cr or bare_lf:
             content = content.replace(b"\r\n", b"\n").replace(b"\r", b" ").replace(b"\n", b"\r\n")
-    return Data(
-        content,
-        bare_cr=bare_cr,
-        bare_lf=bare_lf,
-        nul=nul,
-        long_line=_has_long_line(content),
-        eight_bit=not content.isascii(),
-    )
+    too_big = False  # in the order of the fields, since keywords take twice as long
+    return Data(content, too_big, bare_cr, bare_lf, nul, _has_long_line(content), not content.isascii())
 
 
 def stuff(content: bytes) -> bytes:
