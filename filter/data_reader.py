@@ -10,7 +10,7 @@ Everything is done on whole chunks, never line by line in Python. Nothing here r
 the two Vectorscan databases have one scratch space each.
 """
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import hyperscan
 
@@ -52,7 +52,7 @@ _DOTS: Final = _database(rb"\r\n\.")
 _IRREGULAR: Final = _database(rb"[^\r]\n|\r[^\n]|\x00")
 
 
-def _found(_id: int, _start: int, end: int, _flags: int, ends: list[int]) -> None:
+def _found(_id: int, _start: int, end: int, _flags: int, ends: Any) -> None:
     ends.append(end)
 
 
