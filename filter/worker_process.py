@@ -149,7 +149,7 @@ class WorkerProcess:
             return
         if "ready" in document:
             self.version = str(document["ready"])
-            self.report = Report()
+            self.report = Report() if self.report is _STARTING else self.report
             self._told.set()
         elif "failed" in document:
             self.failure = str(document["failed"])

@@ -162,7 +162,7 @@ def test_a_worker_that_hangs_is_replaced(run: Run) -> None:
     run.plan["first"] = "hang"
 
     async def story() -> None:
-        async with running(run, Patience(start=LIMIT, silence=0.5)):
+        async with running(run, Patience(start=LIMIT, silence=3.0)):
             await until(lambda: _has_lived(run, 3))
             await until(lambda: _is_ready(run))
 

@@ -1,0 +1,232 @@
+"""The relay of one worker: everything that moves mail, put together straight down the page, started, watched, stopped.
+
+`build` raises ConsentryError or OSError for what keeps it from starting. Afterwards `report` says how it is; only
+`broken` asks for the end of the process, when what the disk holds can no longer be believed.
+"""
+
+import asyncio
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from time import time_ns
+from typing import Final
+
+from prometheus_client import CollectorRegistry
+
+from . import __version__, app, events, logs, relay_settings
+from .completion import Completion
+from .config import Config
+from .config_values import Endpoint
+from .consent_view import LateConsent
+from .diverting import Diverter
+from .errors import ConsentDataError
+from .events import Event
+from .flights import Flights, recovered
+from .health import Notice, NotReady, Report
+from .hold_store import HoldStore
+from .journal import FileJournal
+from .judging import Judge
+from .keys import load_key
+from .message_key import MessageKeyer
+from .metrics import Metrics
+from .next_hop import SmtpNextHop
+from .next_hop_breaker import BreakerState
+from .pipeline import Pipeline
+from .ports import HoldUnavailableError, NextHopUnavailableError
+from .recovery import recover
+from .smtp_door import Door
+from .smtp_service import SmtpService
+
+PROBE_EVERY: Final = 5.0  # seconds between attempts to reach a next hop that could not be reached
+_PROBE_TIMEOUT: Final = 10.0
+_SPARE_FLIGHTS: Final = 256
+
+
+def now() -> int:
+    """The wall clock in epoch milliseconds."""
+    return time_ns() // 1_000_000
+
+
+@dataclass(slots=True)
+class Relay:
+    """The parts that need care after they were put together. `version` is that of the rule set."""
+
+    version: str
+    slot: int
+    drain_time: float
+    config: Config
+    consent: LateConsent
+    hold: HoldStore
+    flights: Flights
+    journal: FileJournal
+    metrics: Metrics
+    next_hop: SmtpNextHop
+    divert_hop: SmtpNextHop | None
+    service: SmtpService
+    _probing: asyncio.Task[None] | None = None
+    _unreached: bool = False
+
+    async def start(self, sockets: Sequence[tuple[socket.socket, bool]]) -> None:
+        """Settle what a worker before us left, look for the next hop, and serve on these sockets (socket, TLS)."""
+        await self._recover()
+        self.journal.start()
+        self._write(Event.STARTED)
+        await self._probe()
+        self._probing = asyncio.create_task(self._keep_probing())
+        for implicit_tls in (False, True):
+            share = [one for one, tls in sockets if tls is implicit_tls]
+            await self.service.listen(share, implicit_tls=implicit_tls)
+
+    async def stop(self) -> None:
+        """Accept nothing more, see messages under way to their end, and close everything."""
+        if not await self.service.drain(self.drain_time):
+            logs.event(logs.WARNING, "drain_overdue", sessions=len(self.service.sessions))
+        if self._probing:
+            self._probing.cancel()
+        for hop in filter(None, (self.next_hop, self.divert_hop)):
+            await hop.close()
+        self._write(Event.STOPPED)
+        self.hold.close()
+        self.flights.close()
+        self.journal.close()
+        self.consent.close()
+
+    @property
+    def broken(self) -> bool:
+        """Whether only a new process can help."""
+        return bool(self.hold.failed)
+
+    def report(self) -> Report:
+        """How it is; sets the gauges as well."""
+        unreachable = self._unreached or not self.next_hop.available
+        reasons = {
+            NotReady.HOLD_FAILED: bool(self.hold.failed),
+            NotReady.HOLD_NO_ROOM: not self.hold.has_room(0),
+            NotReady.JOURNAL_FAILED: self.journal.failed,
+            NotReady.NEXT_HOP_UNAVAILABLE: unreachable,
+        }
+        self._set_gauges()
+        return Report(tuple(reason for reason, given in reasons.items() if given), self._notices())
+
+    def _notices(self) -> tuple[Notice, ...]:
+        try:
+            return (Notice.CONSENT_STALE,) if self.consent.stale(now()) else ()
+        except ConsentDataError:
+            return (Notice.CONSENT_MISSING,)
+
+    def _set_gauges(self) -> None:
+        usage = self.service.sessions.usage
+        self.metrics.connections.set(usage.connections)
+        self.metrics.bytes_in_flight.set(usage.bytes_in_flight)
+        self.metrics.journal_failed.set(self.journal.failed)
+        self.metrics.hold_failed.set(bool(self.hold.failed))
+        for hop in filter(None, (self.next_hop, self.divert_hop)):
+            for host in hop.hosts:
+                shut = host.breaker is not BreakerState.CLOSED
+                self.metrics.breaker_open.labels(str(Endpoint(*host.host))).set(shut)
+
+    async def _recover(self) -> None:
+        """Bring to an end what died with other workers; if the disk does not let us, the next start tries again."""
+        try:
+            with recovered(self.config.store.dir / "flights") as found:
+                for path in found.damaged:
+                    logs.event(logs.ERROR, "flights_damaged", path=path)
+                if found.outdated:
+                    logs.event(logs.WARNING, "flights_outdated", files=found.outdated)
+                await recover(found.left, self.hold, self.journal, self.metrics, now)
+        except HoldUnavailableError as error:
+            logs.event(logs.ERROR, "recovery_failed", reason=error)
+
+    async def _probe(self) -> None:
+        """Learn what the next hop can do, and whether it is there."""
+        was = self._unreached
+        try:
+            async with asyncio.timeout(_PROBE_TIMEOUT):
+                await self.next_hop.probe()
+            self._unreached = False
+        except (NextHopUnavailableError, TimeoutError) as error:
+            self._unreached = True
+            if not was:
+                logs.event(logs.WARNING, "next_hop_unavailable", reason=error)
+        if was and not self._unreached:
+            logs.event(logs.INFO, "next_hop_available")
+
+    async def _keep_probing(self) -> None:
+        """Look for a next hop that is not there: no mail might come to find that it is back."""
+        while True:
+            await asyncio.sleep(PROBE_EVERY)
+            if self._unreached or not self.next_hop.available or not self.next_hop.capabilities.keywords:
+                with suppress(OSError):
+                    await self._probe()
+
+    def _write(self, event: Event) -> None:
+        line = events.process(event, now(), worker=str(self.slot), version=__version__, ruleset=self.version)
+        self.journal.write([line])
+
+
+def build(config: Config, slot: int) -> Relay:
+    """Put the relay of worker `slot` together, within its running event loop. Nothing is served yet."""
+    store = config.store.dir
+    loaded = app.rules(config)
+    consent = LateConsent(lambda: app.consent_store(config))
+    decider = app.decider(config, loaded, consent)
+    metrics = Metrics(CollectorRegistry())
+    hold = HoldStore(store / "hold", min_free_space=config.store.min_free_space)
+    flights = Flights(store / "flights", slot, slots=2 * config.smtp.max_connections + _SPARE_FLIGHTS)
+    journal = FileJournal(
+        store / "journal",
+        str(slot),
+        now,
+        sync_every=config.journal.sync.total_seconds(),
+        on_failure=lambda: metrics.error("journal"),
+    )
+    next_hop = SmtpNextHop(relay_settings.next_hop(config, config.next_hop.hosts), count=metrics.next_hop_event)
+    divert_hop = _divert_hop(config, metrics)
+    report = _Reporter(metrics)
+    diverter = Diverter(divert_hop, config.divert.address.encode(), hold, report)
+    pipeline = Pipeline(
+        judge=Judge(lambda: decider, app.keyer(config, create=True), metrics, report),
+        next_hop=next_hop,
+        completion=Completion(diverter, journal, metrics, now),
+        hold=hold,
+        flights=flights,
+        journal=journal,
+        metrics=metrics,
+        keyer=MessageKeyer(load_key(config.subject_key_file)),
+        settings=relay_settings.pipeline(config),
+        clock=now,
+        report=report,
+    )
+    door = Door(pipeline, lambda: next_hop.capabilities, hold.has_room, config.smtp.relay_networks)
+    return Relay(
+        version=loaded.rules.version,
+        slot=slot,
+        drain_time=config.smtp.drain_time,
+        config=config,
+        consent=consent,
+        hold=hold,
+        flights=flights,
+        journal=journal,
+        metrics=metrics,
+        next_hop=next_hop,
+        divert_hop=divert_hop,
+        service=SmtpService(door, relay_settings.server(config)),
+    )
+
+
+class _Reporter:
+    """Counts and logs the faults nobody expected."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def __call__(self, where: str, error: Exception) -> None:
+        self._metrics.error(where)
+        logs.fault("fault", error, where=where)
+
+
+def _divert_hop(config: Config, metrics: Metrics) -> SmtpNextHop | None:
+    """Where diverted copies go: own hosts, or the next hop's if they go to an address of their own."""
+    hosts = config.divert.hosts or (config.next_hop.hosts if config.divert.address else ())
+    return SmtpNextHop(relay_settings.next_hop(config, hosts), count=metrics.next_hop_event) if hosts else None

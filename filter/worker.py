@@ -1,0 +1,135 @@
+"""One worker process: takes its assignment, starts the relay, reports every second, drains when told or left alone.
+
+Exit status: 0 after a drain, 1 when the relay itself had to stop (the hold store failed for good), 2 when it could not
+start; then the reason went to the supervisor, who shows it. Faults end the process with their traceback, without
+values. SIGTERM drains as well, since service managers send it to everybody.
+"""
+
+import asyncio
+import faulthandler
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from typing import Any, Final
+
+import uvloop
+
+from . import control, logs, relay
+from .allocator import keep_freed_memory
+from .config import parse_config
+from .control import Assignment, Do
+from .errors import ConsentryError
+from .health import NotReady
+from .relay import Relay
+
+BEAT: Final = 1.0  # seconds
+SLOW: Final = 2.0  # seconds that a heartbeat is late when the event loop is too slow for mail
+DRAINED, STOPPED, NOT_STARTED = 0, 1, 2
+
+
+def main(descriptor: int) -> int:
+    """Work for the supervisor at the other end of this inherited socket; gives the exit status."""
+    logs.configure(pid=os.getpid())
+    faulthandler.register(signal.SIGUSR2, all_threads=True)  # the supervisor asks a hung worker where it hangs
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the supervisor's business
+    keep_freed_memory()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_work(descriptor))
+
+
+async def _work(descriptor: int) -> int:
+    reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=descriptor), limit=control.MAX_LINE)
+    line = await reader.readline()
+    if not line:
+        return NOT_STARTED  # the supervisor is gone already
+    assignment = Assignment.read(control.decode(line))
+    try:
+        started = await _start(assignment)
+    except (ConsentryError, OSError) as error:
+        writer.write(control.encode({"failed": str(error)}))
+        await writer.drain()
+        writer.close()
+        return NOT_STARTED
+    writer.write(control.encode({"report": started.report().document()}))  # first: ready is not yet fit for mail
+    writer.write(control.encode({"ready": started.version}))
+    return await Worker(started, reader, writer).run()
+
+
+async def _start(assignment: Assignment) -> Relay:
+    """The relay of this assignment, serving."""
+    config = parse_config(assignment.text.encode(), assignment.file)
+    sockets = [(socket.socket(fileno=number), tls) for number, tls in assignment.sockets]
+    built = relay.build(config, assignment.slot)
+    await built.start(sockets)
+    return built
+
+
+class Worker:
+    """A relay at work, and the line to the supervisor."""
+
+    def __init__(self, started: Relay, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._relay = started
+        self._reader, self._writer = reader, writer
+        self._leave = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._status = DRAINED
+
+    async def run(self) -> int:
+        """Serve until it is time to leave; gives the exit status."""
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._leave.set)
+        async with _running(self._obey()), _running(self._beat()):
+            await self._leave.wait()
+            async with _running(self._relay.stop()) as drained:
+                hurried = asyncio.create_task(self._hurry.wait())
+                await asyncio.wait((drained, hurried), return_when=asyncio.FIRST_COMPLETED)
+                hurried.cancel()
+                if drained.done():
+                    drained.result()
+        self._writer.close()
+        return self._status
+
+    async def _obey(self) -> None:
+        """Do what the supervisor says; without one there is nothing to stay for."""
+        with suppress(ConnectionError, ValueError):
+            while line := await self._reader.readline():
+                if control.decode(line).get("do") == Do.HURRY:
+                    self._hurry.set()
+                self._leave.set()
+        self._leave.set()
+
+    async def _beat(self) -> None:
+        """Say every second how we are, as long as anybody listens."""
+        clock = asyncio.get_running_loop().time
+        due = clock() + BEAT
+        while True:
+            await asyncio.sleep(due - clock())
+            lag = clock() - due
+            due = clock() + BEAT
+            report = replace(self._relay.report(), lag_ms=int(lag * 1000))
+            if lag > SLOW:
+                report = replace(report, reasons=(*report.reasons, NotReady.EVENT_LOOP_SLOW))
+                logs.event(logs.WARNING, "event_loop_slow", seconds=round(lag, 1))
+            if self._leave.is_set():
+                report = replace(report, reasons=(*report.reasons, NotReady.DRAINING))
+            elif self._relay.broken:
+                logs.event(logs.ERROR, "worker_stopping", reason=report.reasons)
+                self._status = STOPPED
+                self._leave.set()
+            if not self._writer.is_closing():
+                self._writer.write(control.encode({"report": report.document()}))
+
+
+@asynccontextmanager
+async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Task[None]]:
+    """Have this done in the background, at most as long as the block lasts."""
+    task = asyncio.create_task(work)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
