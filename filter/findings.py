@@ -25,7 +25,7 @@ _HIT: Final = 1_000
 
 class Judgement(NamedTuple):
     """What one segment amounts to: its label, the evidence for each kind of label (log-odds), and the matches in
-    `text`, the segment's own sheet.
+    `text`, the segment's own sheet in lower case.
     """
 
     label: SegmentLabel
@@ -38,7 +38,7 @@ class Judgement(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """What matches in a segment's own sheet `text`; `judged` is for what it amounts to, by kind and channel."""
+    """What matches in a segment's own sheet `text`, in lower case; `judged`: what it amounts to by kind and channel."""
 
     text: bytes
     hits: tuple[Hit, ...]
@@ -74,7 +74,7 @@ class Finder:
         return [finding or found[text] for text, finding in zip(texts, known, strict=True)]
 
     def _look_for(self, texts: Sequence[str]) -> list[Finding]:
-        text = sheet(texts).encode("utf-8", "replace")
+        text = sheet(texts).encode("utf-8", "replace").lower()
         found = [NOTHING] * len(texts)
         for index, group in groupby(self._rules.scan(text), key=_segment_of):
             hits = list(group)

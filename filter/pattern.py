@@ -89,7 +89,7 @@ class Expressions(NamedTuple):
 
 @lru_cache(maxsize=20_000)
 def compile_pattern(pattern: str) -> Expressions:
-    """Translate a phrase pattern; both expressions are for UTF-8 octets, caseless, `.` stopping at line ends.
+    """Translate a phrase pattern; both expressions are for UTF-8 octets in lower case, `.` stopping at line ends.
 
     Remembered, because reading, keying and compiling a rule set each need it.
     """

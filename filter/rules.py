@@ -68,9 +68,9 @@ class Pattern:
 
     @property
     def exact(self) -> re.Pattern[bytes]:
-        """Compiled on first use: most patterns of a set never match in a process's life."""
+        """For a sheet in lower case. Compiled on first use: most patterns of a set never match in a process's life."""
         if self._exact is None:
-            self._exact = re.compile(self._source.encode(), re.IGNORECASE)
+            self._exact = re.compile(self._source.encode())
         return self._exact
 
 
@@ -90,6 +90,7 @@ class RuleSet:
 
     def scan(self, text: bytes) -> list[Hit]:
         """Every pattern that matches somewhere in a `sheet`, once for each line; in order of lines."""
+        text = text.lower()
         found: list[tuple[int, int]] = []
         add = found.append
         self.database.scan(text, match_event_handler=lambda pattern, _start, end, _flags, _context: add((end, pattern)))
