@@ -23,7 +23,16 @@ from .ports import (
     Report,
 )
 
-MARK_TIMEOUT: Final = 5.0  # seconds for marking in the hold store what was sent
+UNDO_TIMEOUT: Final = 3.0  # seconds; what a step may take that comes after the deadline, of which there are two
+
+
+async def give_up(onward: NextHopTransaction, report: Report) -> None:
+    """End a transaction at a next hop, however that goes: it has no message, or has answered already."""
+    try:
+        async with asyncio.timeout(UNDO_TIMEOUT):
+            await onward.abort()
+    except Exception as error:  # noqa: BLE001 - nothing depends on it
+        report("abort", error)
 
 
 class Diverter:
@@ -52,11 +61,22 @@ class Diverter:
     async def _send(self, incoming: Incoming, copy: Copy, header: bytes, deadline: float) -> Outcome:
         if self._hop is None:
             return Outcome.UNREACHABLE
+        if asyncio.get_running_loop().time() >= deadline:
+            return Outcome.TIMEOUT
         onward = self._hop.transaction(incoming.mail, incoming.client)
         content = (trace.original_recipient(copy.recipient), header, incoming.content)
+        outcome = await self._attempt(onward, copy.recipient, content, deadline)
+        if outcome is not Outcome.TAKEN:
+            await give_up(onward, self._report)
+        return outcome
+
+    async def _attempt(
+        self, onward: NextHopTransaction, recipient: RcptTo, content: Sequence[bytes], deadline: float
+    ) -> Outcome:
+        to = RcptTo(self._address) if self._address else recipient
         try:
             async with asyncio.timeout_at(deadline):
-                return await self._offer(onward, copy.recipient, content)
+                taken = (await onward.rcpt(to)).ok and (await onward.data(content)).ok
         except NextHopUnavailableError:
             return Outcome.UNREACHABLE
         except InDoubtError:
@@ -66,18 +86,11 @@ class Diverter:
         except Exception as error:  # noqa: BLE001 - the copy is safe in the hold store
             self._report("divert", error)
             return Outcome.FAULT
-        finally:
-            await onward.abort()
-
-    async def _offer(self, onward: NextHopTransaction, recipient: RcptTo, content: Sequence[bytes]) -> Outcome:
-        to = RcptTo(self._address) if self._address else recipient
-        if not (await onward.rcpt(to)).ok or not (await onward.data(content)).ok:
-            return Outcome.NEXT_HOP
-        return Outcome.TAKEN
+        return Outcome.TAKEN if taken else Outcome.NEXT_HOP
 
     async def _mark(self, queue_id: str, copies: Sequence[Copy]) -> bool:
         try:
-            async with asyncio.timeout(MARK_TIMEOUT):
+            async with asyncio.timeout(UNDO_TIMEOUT):
                 await self._hold.diverted(queue_id, [copy.recipient for copy in copies])
         except (HoldUnavailableError, TimeoutError):
             return False

@@ -20,10 +20,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Final
 
 from . import events, replies, trace
 from .completion import Completion
+from .diverting import UNDO_TIMEOUT, give_up
 from .envelope import Client, MailFrom, RcptTo
 from .events import Event, Outcome
 from .judging import Copy, Incoming, Judge, Judged, held_message
@@ -43,8 +43,6 @@ from .ports import (
     Stage,
 )
 from .replies import Reply
-
-UNDO_TIMEOUT: Final = 5.0  # seconds; what may pass after transaction_timeout before the client has its reply
 
 _RELAY, _HOLD, _DIVERT = Disposition.RELAY, Disposition.HOLD, Disposition.DIVERT
 _REJECT, _TEMPFAIL = Disposition.REJECT, Disposition.TEMPFAIL
@@ -139,11 +137,7 @@ class Transaction:
 
     async def abort(self) -> None:
         """End the transaction without a message: the client began anew, or was lost before the end of data."""
-        try:
-            async with asyncio.timeout(UNDO_TIMEOUT):
-                await self._onward.abort()
-        except Exception as error:  # noqa: BLE001 - the message is nobody's yet, or no longer
-            self._pipeline.report("abort", error)
+        await give_up(self._onward, self._pipeline.report)
 
     def acknowledged(self) -> None:
         """The client went on: it knows the reply."""

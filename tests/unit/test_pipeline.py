@@ -107,7 +107,7 @@ def test_nothing_is_sent_before_the_rest_is_stored(world: World) -> None:
     order = [call for call in world.script.calls if call not in ("hop.rcpt", "hold.settled", "hold.unscannable")]
     assert order == [
         *("flights.begin", "hold.store", "hop.restart", "hop.data"),
-        *("side.rcpt", "side.data", "side.abort", "hold.diverted"),
+        *("side.rcpt", "side.data", "hold.diverted"),
     ]
 
 
@@ -454,7 +454,7 @@ def test_diverting_does_not_hold_up_the_reply(call: str) -> None:
 
 def test_an_abort_that_hangs_is_left_alone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither RSET nor the reply waits for a next hop for ever."""
-    monkeypatch.setattr("filter.pipeline.UNDO_TIMEOUT", IN_A_SECOND)
+    monkeypatch.setattr("filter.diverting.UNDO_TIMEOUT", IN_A_SECOND)
     world.script.fail = {"hop.abort": fakes.HANG}
     assert world.send([rcpt("hold")]).code == 250
     assert world.reported == ["abort"]
