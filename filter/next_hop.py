@@ -265,7 +265,7 @@ class SmtpTransaction:
         if resets and not replies[0].ok:
             connection.end("RSET refused")
             raise ConnectionFailedError(connection.ended)
-        if not all(reply.ok for reply in replies[resets:mail]):
+        if mail > resets and not all(reply.ok for reply in replies[resets:mail]):
             self._hosts.count(Event.XFORWARD_REFUSED)
         if not replies[mail].ok:
             self._refusal = relayed(replies[mail].code, replies[mail].lines)

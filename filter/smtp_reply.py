@@ -18,6 +18,8 @@ _SUCCESS: Final = 2
 
 # The second digit is 0 to 5 in the grammar; codes such as 571 exist and their class is what counts.
 _LINE: Final = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
+# Most octets that arrive are exactly one reply of one line.
+_WHOLE: Final = re.compile(rb"([2-5][0-9]{2}) ([^\r\n]{0,512})\r\n").fullmatch
 
 
 class ServerReply(NamedTuple):
@@ -55,6 +57,8 @@ class ReplyReader:
 
     def feed(self, octets: bytes) -> list[ServerReply]:
         """Take octets as received; the replies that they complete, in order."""
+        if not (self._rest or self._lines or self.broken) and (whole := _WHOLE(octets)):
+            return [ServerReply(int(whole[1]), (whole[2],))]
         replies: list[ServerReply] = []
         if self.broken:
             return replies
