@@ -13,7 +13,7 @@ from .memory import Memory
 from .rules import Hit, RuleSet
 from .sheet import BETWEEN, OPENING, sheet
 
-MEMORY: Final = 16 << 20
+MEMORY: Final = 8 << 20
 """Octets of segments and what was found in them that are remembered by default."""
 _LONGEST_MESSAGE: Final = 20_000
 """Characters of a message that may use what is remembered. The bounds on work in `sheet` are those of a whole message,
@@ -67,11 +67,15 @@ class Finder:
         known = self._memory.recall(texts)
         if all(known):
             return cast("list[Finding]", known)
-        new = list(dict.fromkeys(text for text, finding in zip(texts, known, strict=True) if finding is None))
+        missing = [index for index, finding in enumerate(known) if finding is None]
+        new = list(dict.fromkeys([texts[index] for index in missing]))
         found = dict(zip(new, self._look_for(new), strict=True))
+        for index in missing:
+            known[index] = found[texts[index]]
         for text, finding in found.items():
-            self._memory.keep(text, finding)
-        return [finding or found[text] for text, finding in zip(texts, known, strict=True)]
+            if text.lower() != text.upper():  # figures would fill the memory, and are soon looked through
+                self._memory.keep(text, finding)
+        return cast("list[Finding]", known)
 
     def _look_for(self, texts: Sequence[str]) -> list[Finding]:
         text = sheet(texts).encode("utf-8", "replace").lower()

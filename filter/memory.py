@@ -34,10 +34,10 @@ class Memory(Generic[Value]):
         """The value of each text, None where it is not known."""
         found: list[Value | None] = list(map(self._young.get, texts))
         if self._old and not all(found):
-            for index, text in enumerate(texts):
-                if found[index] is None and (value := self._old.get(text)) is not None:
+            for index in [index for index, value in enumerate(found) if value is None]:
+                if (value := self._old.get(texts[index])) is not None:
                     found[index] = value
-                    self.keep(text, value)
+                    self.keep(texts[index], value)
         return found
 
     def keep(self, text: str, value: Value) -> None:
