@@ -18,12 +18,13 @@ from typing import Any, Final, Self, cast
 
 from aiosmtpd.smtp import SMTP
 
-from . import replies
+from . import replies, smtp_tls
 from .data_reader import Data, DataReader
 from .envelope import MAX_LINE
 from .replies import Reply
 from .smtp_limits import Limits
-from .smtp_session import Envelope, Session, Transaction, peer_address, tls_version
+from .smtp_lines import BareLineFeedError, Input, LineTooLongError
+from .smtp_session import Envelope, Session, Transaction, peer_address
 from .smtp_sessions import Sessions
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,6 @@ log = logging.getLogger(__name__)
 Work = Coroutine[Any, Any, Reply | None]
 _MAX_AHEAD: Final = 64 * 1024  # octets a client may send while a reply is being worked out
 _DRAIN_GRACE: Final = 5  # seconds for a client to go on after its last reply, before a drain ends its session
-_CRLF: Final = b"\r\n"
 
 
 class Channel(SMTP):
@@ -54,10 +54,7 @@ class Channel(SMTP):
 
     def prepare(self) -> None:
         """Set what belongs to one session; subclasses add theirs."""
-        self.max_line = MAX_LINE
-        self._input = b""
-        self._at = 0  # where in `_input` reading goes on
-        self._discarding = False  # the rest of an over-long line
+        self.input = Input()
         self._message: DataReader | None = None  # while a message comes in
         self._counted = 0  # octets of this message that count as in flight
         self._pending: asyncio.Task[None] | None = None  # what is being waited for
@@ -72,7 +69,7 @@ class Channel(SMTP):
         self._rate_octets = 0
 
     def another(self) -> Self:
-        """A new session with the same settings; aiosmtpd's constructor goes through all members of class and handler."""
+        """A new session with the same settings, at less cost: aiosmtpd's constructor searches class and handler."""
         session = copy(self)
         session.prepare()
         return session
@@ -114,7 +111,7 @@ class Channel(SMTP):
         self.envelope = self._create_envelope()
         self.session.peer = transport.get_extra_info("peername")
         self.session.come_from(peer_address(self.session.peer))
-        self.session.tls = tls_version(transport)
+        self.session.tls = smtp_tls.version(transport)
         self._began = self._since = self.loop.time()
         self.sessions.add(self, self.loop)
         self.begin()
@@ -151,24 +148,21 @@ class Channel(SMTP):
 
     def data_received(self, data: bytes) -> None:
         """Take octets as they come."""
-        self._input = self._input[self._at :] + data if self._input else data
-        self._at = 0
+        self.input.add(data)
         if self._pending is None:
             self._run()
-        elif len(self._input) > _MAX_AHEAD and self.transport is not None:
+        elif len(self.input) > _MAX_AHEAD and self.transport is not None:
             self._held_back = True
             self.transport.pause_reading()
 
     def _run(self) -> None:
         """Handle the input there is until something has to be waited for, then send the replies in one flight."""
-        while self._at < len(self._input) and self._pending is None and not (self._ended or self._blocked):
+        while self.input and self._pending is None and not (self._ended or self._blocked):
             try:
                 if not self._take():
                     break
             except Exception as error:  # noqa: BLE001 - the one exit door of a session
                 self.say(self.fault(error))
-        if self._at == len(self._input):
-            self._input, self._at = b"", 0
         if self._half_closed and self._pending is None and not self._blocked:
             self._ended = True
         self.flush()
@@ -178,34 +172,24 @@ class Channel(SMTP):
         if self._message is not None:
             return self._take_message(self._message)
         if self._admitted is None:
-            used = self.preface(self._input[self._at :])
-            self._at += used
+            used = self.preface(self.input.peek())
+            self.input.skip(used)
             return used > 0
         return self._take_line()
 
     def _take_line(self) -> bool:
-        end = self._input.find(_CRLF, self._at)
-        if end < 0 or end - self._at > self.max_line - len(_CRLF):
-            return self._take_over_long(end)
-        line = self._input[self._at : end]
-        self._at = end + 2
-        if self._discarding:
-            self._discarding = False
+        try:
+            line = self.input.line()
+        except LineTooLongError:
             self.say(self.over_long_line())
-        else:
+            return True
+        except BareLineFeedError:
+            self.end(replies.COMMAND_LINE_END)
+            return False
+        if line is not None:
             self._since = self.loop.time()
             self.answer(self.line(line))
-        return True
-
-    def _take_over_long(self, end: int) -> bool:
-        """Throw away what exceeds the limit of a line, but for a CR that may begin its end."""
-        if end < 0 and len(self._input) - self._at < self.max_line:
-            if b"\n" in self._input[self._at :]:  # would be waited for in vain: commands end in CRLF only
-                self.end(replies.COMMAND_LINE_END)
-            return False
-        self._discarding = True
-        self._at = end if end >= 0 else len(self._input) - self._input.endswith(b"\r")
-        return end >= 0
+        return line is not None
 
     def receive(self) -> None:
         """Take a message next."""
@@ -214,9 +198,10 @@ class Channel(SMTP):
         self._rate_octets = 0
 
     def _take_message(self, reader: DataReader) -> bool:
-        chunk = self._input[self._at :] if self._at else self._input
+        chunk = self.input.take()
         rest = reader.feed(chunk)
-        self._input, self._at = rest or b"", 0
+        if rest:
+            self.input.add(rest)
         if not reader.too_big:
             self._counted += len(chunk)
             if not self.sessions.usage.take(len(chunk)):
@@ -230,27 +215,23 @@ class Channel(SMTP):
             self.answer(self.message(reader.finish()))
         return True
 
-    async def start_tls(self, context: ssl.SSLContext) -> None:
-        """Secure the connection. What came in the clear and was not answered yet is no part of the session."""
+    async def start_tls(self, context: ssl.SSLContext) -> bool:
+        """Secure the connection; whether that worked."""
         transport = cast("asyncio.Transport", self.transport)
+        self.flush()
         try:
-            secured = await self.loop.start_tls(
-                transport, self, context, server_side=True, ssl_handshake_timeout=self.limits.tls_timeout
+            secured = await smtp_tls.secure(
+                transport, self, context, seconds=self.limits.tls_timeout, early=self.input.take
             )
-        except OSError as error:  # ssl.SSLError, lost connections and the time limit among them
+        except OSError as error:
             log.info("no TLS with a client: %s", type(error).__name__)
             transport.abort()
             self.connection_lost(error)
-            return
-        self._input, self._at = b"", 0
-        self.transport = cast("asyncio.Transport", secured)
+            return False
+        self.transport = secured
         self.abandon()
-        self.session.secure(tls_version(secured))
-
-    @property
-    def more(self) -> bool:
-        """Whether the client sent more than what is handled just now."""
-        return self._at < len(self._input)
+        self.session.secure(smtp_tls.version(secured))
+        return True
 
     # Replies.
 

@@ -99,8 +99,7 @@ class Dialogue(Channel):
             self.say(replies.service_ready(self.hostname))
 
     async def _secure_first(self, context: ssl.SSLContext) -> Reply | None:
-        await self.start_tls(context)
-        return replies.service_ready(self.hostname) if self.transport is not None else None
+        return replies.service_ready(self.hostname) if await self.start_tls(context) else None
 
     # Lines.
 
@@ -111,22 +110,22 @@ class Dialogue(Channel):
             return self._auth_line(self._exchange, line) if self._exchange else self._command(line)
         except RefusedError as refusal:
             self._exchange = None
-            self.max_line = MAX_LINE
+            self.input.limit = MAX_LINE
             return self._refused(refusal.reply)
 
     def over_long_line(self) -> Reply:
         """Refuse it; a line of AUTH ends the dialogue."""
         reply = replies.AUTH_LINE_TOO_LONG if self._exchange else replies.COMMAND_TOO_LONG
         self._exchange = None
-        self.max_line = MAX_LINE
+        self.input.limit = MAX_LINE
         return self._refused(reply)
 
     def _refused(self, reply: Reply) -> Reply:
         last = self.conduct.error()
-        if last is not None:
-            self.end(reply)
-            return last
-        return reply
+        if last is None:
+            return reply
+        self.end()
+        return last
 
     def _command(self, line: bytes) -> Reply | Work | None:
         verb, argument = split(line)
@@ -136,7 +135,7 @@ class Dialogue(Channel):
             return replies.SHUTTING_DOWN
         if rule is None:
             return self._unknown(verb, line)
-        if self.more and verb != b"QUIT" and (rule.last or not self._pipelines(verb)):
+        if self.input and verb != b"QUIT" and (rule.last or not self._pipelines(verb)):
             self.end()
             return replies.EARLY_DATA
         if b"\n" in line or b"\r" in line or b"\0" in line:
@@ -234,12 +233,12 @@ class Dialogue(Channel):
             raise RefusedError(replies.ALREADY_TLS)
         if self.tls_context is None:
             raise RefusedError(replies.NOT_IMPLEMENTED)
-        self.say(replies.READY_FOR_TLS)
         return self._secure(self.tls_context)
 
     async def _secure(self, context: ssl.SSLContext) -> None:
-        await self.start_tls(context)
-        if self.transport is not None and (hook := self._handle_hooks.get("STARTTLS")) is not None:
+        self.input.take()  # it came in the clear, after STARTTLS and before TLS (RFC 3207 section 6)
+        self.say(replies.READY_FOR_TLS)
+        if await self.start_tls(context) and (hook := self._handle_hooks.get("STARTTLS")) is not None:
             hook(self, self.session, self.envelope)
 
     def _auth(self, argument: bytes) -> Reply | Work:
@@ -263,10 +262,10 @@ class Dialogue(Channel):
     def _auth_step(self, exchange: Exchange, passwords: PasswordChecker, step: Reply | Credentials) -> Reply | Work:
         if isinstance(step, Reply):
             self._exchange = exchange
-            self.max_line = MAX_AUTH_LINE
+            self.input.limit = MAX_AUTH_LINE
             return step
         self._exchange = None
-        self.max_line = MAX_LINE
+        self.input.limit = MAX_LINE
         return self._log_in(passwords, step)
 
     async def _log_in(self, passwords: PasswordChecker, claimed: Credentials) -> Reply:

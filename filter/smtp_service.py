@@ -90,12 +90,3 @@ class SmtpService:
             require_starttls=settings.require_tls,
             loop=loop,
         )
-
-
-def server_tls_context(certificate: str, key: str) -> ssl.SSLContext:
-    """What a server needs for TLS 1.2 and later; raises OSError and ssl.SSLError for files that cannot be used."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.options |= ssl.OP_NO_RENEGOTIATION
-    context.load_cert_chain(certificate, key)
-    return context

@@ -129,9 +129,3 @@ def plain_address(text: str) -> IPv4Address | IPv6Address | None:
 def peer_address(peername: Any) -> str:
     """The address in what a socket says of its peer; empty for a local socket."""
     return str(peername[0]) if isinstance(peername, (tuple, list)) and peername else ""
-
-
-def tls_version(transport: asyncio.BaseTransport | None) -> str:
-    """The version of TLS that is in force, such as "TLSv1.3"; empty for none."""
-    secured = transport.get_extra_info("ssl_object") if transport is not None else None
-    return (secured.version() or "") if secured is not None else ""

@@ -1,3 +1,4 @@
+# ruff: noqa: D102 - the fakes have the interfaces of the real parts, described there
 """The real SMTP server on a loopback port before a pipeline that only records, and a client that speaks line by line.
 
 Everything runs in one event loop, given by the test (`run`). A client that waits longer than `PATIENCE` raises
