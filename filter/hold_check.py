@@ -18,6 +18,7 @@ import apsw
 from .durable import sync_directory
 from .hold_codec import DamagedMessageError
 from .hold_database import Damage, HoldDatabase
+from .hold_schema import UNREADABLE
 
 MOST_LISTED: Final = 1000  # damaged messages, and lines about the structure; more are counted only
 _STEP: Final = 2048  # pages
@@ -86,5 +87,5 @@ def _structure(connection: apsw.Connection) -> Iterator[str]:
         for (line,) in connection.execute(f"PRAGMA integrity_check({MOST_LISTED})"):
             if line != "ok":
                 yield " ".join(str(line).split())
-    except (apsw.CorruptError, apsw.NotADBError) as error:
+    except UNREADABLE as error:
         yield str(error)

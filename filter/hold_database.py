@@ -25,11 +25,10 @@ from .hold_codec import (
     StoredMessage,
     unpack,
 )
-from .hold_schema import open_file
+from .hold_schema import UNREADABLE, open_file
 from .policy import Disposition
 from .ports import HeldCopy
 
-_UNREADABLE: Final = (apsw.CorruptError, apsw.NotADBError, UnicodeDecodeError)
 _PAGE: Final = 500  # rows of one look, so that a long reading never keeps the log from being emptied
 
 
@@ -180,7 +179,10 @@ class HoldDatabase:
 
     def get(self, queue_id: str, *, content: bool = True) -> StoredMessage | None:
         """The message as it was stored, verified, with or without its content; None if there is none."""
-        number = self._number(queue_id)
+        try:
+            number = self._number(queue_id)
+        except UNREADABLE as error:
+            raise DamagedMessageError(f"the file is damaged where its queue id is kept: {error}") from error
         return None if number is None else self.read(number, content=content)
 
     def read(self, number: int, *, content: bool = True) -> StoredMessage:
@@ -191,7 +193,7 @@ class HoldDatabase:
                 raise DamagedMessageError("its row is gone")
             copies = self.connection.execute(_SELECT_COPIES, (number,)).fetchall()
             row = self.connection.execute(_SELECT_CONTENT, (number,)).fetchone() if content else None
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise DamagedMessageError(f"the file is damaged where it is kept: {error}") from error
         stored = unpack(message, row, copies)
         if content and row is None and any(record.state in OPEN for record in stored.records):
@@ -209,20 +211,20 @@ class HoldDatabase:
                 for row in rows:
                     last, queue_id = cast("tuple[int, str]", row)
                     yield last, queue_id
-        except _UNREADABLE:
+        except UNREADABLE:
             yield from self._probe(last + 1)
 
     def lost(self) -> Iterator[str]:
         """Queue ids that are in the index, but whose row is in the table no more: damage that `numbers` cannot show."""
         last = ""
-        with suppress(*_UNREADABLE):
+        with suppress(*UNREADABLE):
             while rows := self.connection.execute(_SELECT_NAMES, (last, _PAGE)).fetchall():
                 found = cast("list[tuple[int, str]]", rows)
                 last = found[-1][1]
                 yield from (queue_id for number, queue_id in found if self._gone(number))
 
     def _gone(self, number: int) -> bool:
-        with suppress(*_UNREADABLE):
+        with suppress(*UNREADABLE):
             return self.connection.execute("SELECT id FROM message WHERE id = ?", (number,)).fetchone() is None
         return False  # unreadable, which `numbers` tells
 
@@ -230,7 +232,7 @@ class HoldDatabase:
         for number in range(first, self._highest() + 1):
             try:
                 found = self.connection.execute("SELECT queue_id FROM message WHERE id = ?", (number,)).fetchone()
-            except _UNREADABLE:
+            except UNREADABLE:
                 yield number, self._name(number)
             else:
                 if found is not None:
@@ -240,14 +242,14 @@ class HoldDatabase:
         """The highest row number that is used anywhere."""
         highest = 0
         for column, source in (("id", _BY_NAME), ("message", "content"), ("message", "copy")):
-            with suppress(*_UNREADABLE):
+            with suppress(*UNREADABLE):
                 found = self.connection.execute(f"SELECT max({column}) FROM {source}").get  # noqa: S608 - a closed list of names
                 highest = max(highest, int(found or 0))
         return highest
 
     def _name(self, number: int) -> str:
         """The queue id of a message whose row is unreadable, from the index."""
-        with suppress(*_UNREADABLE):
+        with suppress(*UNREADABLE):
             found = self.connection.execute(f"SELECT queue_id FROM {_BY_NAME} WHERE +id = ?", (number,)).get  # noqa: S608 - names are ours
             return str(found or "")
         return ""

@@ -24,6 +24,7 @@ from .store_directory import locked
 FILE_NAME: Final = "held.sqlite"
 APPLICATION_ID: Final = 0x436F4864  # "CoHd"
 PAGE_SIZE: Final = 8192  # a typical body is 5 to 15 kB compressed: fewer overflow pages than with 4096
+UNREADABLE: Final = (apsw.CorruptError, apsw.NotADBError, apsw.IOError, UnicodeDecodeError)  # what damage looks like
 LEAST_SQLITE: Final = 3_051_003  # versions before can damage a file in WAL mode that several connections write
 BUSY_TIMEOUT: Final = 10_000  # milliseconds to wait for another worker's commit
 CHECK_TIME: Final = 2.0  # seconds for looking over the structure when a worker starts
@@ -130,7 +131,7 @@ def look_over(connection: apsw.Connection, seconds: float = CHECK_TIME) -> str:
         found = [str(row[0]) for row in connection.execute("PRAGMA quick_check(1)")]
     except apsw.InterruptError:
         return ""
-    except (apsw.CorruptError, apsw.NotADBError) as error:
+    except UNREADABLE as error:
         return str(error)
     finally:
         connection.set_progress_handler(None)
@@ -174,6 +175,8 @@ def _connect(path: Path, vfs: str | None, *, readonly: bool) -> apsw.Connection:
     flags = apsw.SQLITE_OPEN_READONLY if readonly else apsw.SQLITE_OPEN_READWRITE
     connection = apsw.Connection(str(path), flags=flags, vfs=vfs)
     connection.set_busy_timeout(BUSY_TIMEOUT)
+    if readonly:
+        connection.execute("PRAGMA writable_schema=ON")  # opens a file that lost its end, to read what is left
     connection.execute("PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON")
     connection.execute(f"PRAGMA journal_size_limit={MAX_LOG}").fetchall()
     return connection
@@ -192,7 +195,13 @@ def _inspect(connection: apsw.Connection, path: Path, newest: int, *, readonly: 
     if readonly and version < newest:
         raise HoldDataError(f"{path}: version {version} was written by an older consentry; start this one to update it")
     for table in ("message", "content", "copy", "message_key", "note"):
-        connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchall()  # noqa: S608 - a closed list of names
+        try:
+            connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchall()  # noqa: S608 - a closed list of names
+        except apsw.SQLError as error:
+            raise _damaged(path, error) from error
+        except UNREADABLE:
+            if not readonly:
+                raise
 
 
 def _refuse_loss(path: Path, *, made: bool) -> None:

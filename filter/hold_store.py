@@ -259,7 +259,11 @@ class HoldStore:
         self._writer.begin()
         for action in actions:
             action(self._writer)
-        self._writer.commit()
+        try:
+            self._writer.commit()
+        except apsw.Error:
+            self._overwrite_log()
+            raise
 
     def _guarded(self, work: Callable[[], None]) -> None:
         """Do it; after an error leave no transaction open, and note what the error means for later writes."""
@@ -267,18 +271,24 @@ class HoldStore:
             work()
         except apsw.Error as error:
             self._blocked_until = time.monotonic() + LOOK_AGAIN
-            if not self.failed and getattr(error, "extendedresult", 0) in _SYNC_FAILURES:
-                self._overwrite_log()
-                self._fail(f"held mail could not be synced to the disk ({error}); check the disk")
+            self._note_sync_failure(error)
             raise
         finally:
             self._clear()
 
     def _overwrite_log(self) -> None:
-        """What a failed sync was for may stand in the log, unconfirmed: a restart would find it. Put a note over it."""
-        with suppress(apsw.Error):
+        """What a failed commit wrote may stand in the log, and a restart would find it. Put a note in its place."""
+        try:
             self._writer.rollback()
-            self._transact([lambda database: database.note("sync_failed_at", str(self._clock()))])
+            self._writer.begin()
+            self._writer.note("commit_failed_at", str(self._clock()))
+            self._writer.commit()
+        except apsw.Error as error:
+            self._note_sync_failure(error)
+
+    def _note_sync_failure(self, error: apsw.Error) -> None:
+        if getattr(error, "extendedresult", 0) in _SYNC_FAILURES:
+            self._fail(f"held mail could not be synced to the disk ({type(error).__name__} {error}); check the disk")
 
     def _fail(self, why: str) -> None:
         if not self.failed:
