@@ -11,7 +11,7 @@ import pytest
 import trustme
 from support import parts
 from support.postfix import Postfix
-from support.processes import free_port, listening
+from support.processes import free_port, listening, wait_until
 from support.script_sink import Reply, ScriptSink, drop, reply
 from support.sink import Sink
 from support.source import smtp_source
@@ -145,7 +145,7 @@ def test_smtp_source_sends_what_smtp_sink_counts(tmp_path):
         done = smtp_source(sink.port, messages=20, sessions=4, recipients=2, file=message)
         assert done.code == 0, done.output
         received = sink.wait(20)
-        assert sink.count() == 20
+        wait_until(lambda: sink.count() == 20, "the counter of smtp-sink")
     assert {each.mail for each in received} == {b"<news@bank.example>"}
     assert {each.rcpts for each in received} == {(b"<2alex@customer.example>", b"<alex@customer.example>")}
     assert {each.helo for each in received} == {b"source.example"}

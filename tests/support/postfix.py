@@ -153,7 +153,8 @@ class Postfix:
         master = [f"{places['daemons']}/master", "-c", str(self.home / "etc"), "-d"]
         self._process = Process(master, self._part.environment, self.home / "output")
         try:
-            wait_for_port(self.port, self._process)
+            for port in filter(None, (self.port, self.reentry_port)):
+                wait_for_port(port, self._process)
         except AssertionError as late:  # the master tells nobody but syslog; every program has the same complaint
             raise AssertionError(f"{late}{self._postqueue('-j').output}{self.log()}") from None
 
@@ -187,8 +188,8 @@ class Postfix:
 
     def wait_empty(self, *, seconds: float = 15) -> None:
         """Return when nothing is left in the queue."""
-        try:
-            wait_until(lambda: not self.queue(), "an empty queue", seconds=seconds)
+        try:  # asked twice, because what moves to another queue meanwhile is overlooked once
+            wait_until(lambda: not self.queue() and not self.queue(), "an empty queue", seconds=seconds)
         except AssertionError as late:
             raise AssertionError(f"{late}; queue {self.queue()}; log {self.log()}") from None
 

@@ -6,6 +6,7 @@ naming what was waited for; nothing else is raised but what starting a program r
 
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -17,6 +18,8 @@ from types import TracebackType
 from typing import Self
 
 STOP_SECONDS = 5.0
+PORTS = range(20_000, 32_000)  # below the kernel's own range, 32768 and up
+_given: set[int] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +93,18 @@ class Process:
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 on which nothing listens now."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    """A TCP port of 127.0.0.1 that nobody uses now, never the same twice in a run.
+
+    It is not one of those that the kernel gives to outgoing connections, which might take it before its program does.
+    """
+    for _ in range(1000):
+        port = secrets.choice(PORTS)
+        with socket.socket() as trial, contextlib.suppress(OSError):
+            trial.bind(("127.0.0.1", port))
+            if port not in _given:
+                _given.add(port)
+                return port
+    raise AssertionError(f"no free port from {PORTS[0]} to {PORTS[-1]}")
 
 
 def wait_until(condition: Callable[[], bool], what: str, *, seconds: float = 15) -> None:

@@ -53,7 +53,9 @@ class Sink:
             raise
 
     def count(self) -> int:
-        """How many messages it has taken, whether or not it answered 250 (its own counter)."""
+        """How many messages it has taken, whether or not it answered 250 (its own counter, which may be
+        a moment behind `messages`).
+        """
         counters = COUNTERS.findall(self._process.output.read_bytes() + b"\r")
         return int(counters[-1]) if counters else 0
 
