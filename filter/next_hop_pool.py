@@ -97,6 +97,8 @@ class Pool:
     async def acquire(self) -> Connection:
         """A connection ready for MAIL: the one used last, a new one, or the first that comes free."""
         now = self._clock()
+        if self.breaker.state is not BreakerState.CLOSED:
+            self._drop_idle()  # only a new connection shows that a host works again
         while self._idle:
             connection = self._idle.pop()
             if connection.in_step and self._fresh(connection, now):
@@ -134,13 +136,16 @@ class Pool:
         connection.idle_since = now
         self._idle.append(connection)
 
+    def _drop_idle(self) -> None:
+        while self._idle:
+            self._drop(self._idle.pop())
+
     async def close(self, limit: float = QUIT_LIMIT) -> None:
         """Say QUIT on idle connections and wait so long for the answers; those in use are closed at their release."""
         self._closed = True
         while self._waiting:
             self._settle(_Turn.CLOSED)
-        while self._idle:
-            self._drop(self._idle.pop())
+        self._drop_idle()
         if self._leaving():
             self._all_left = asyncio.Event()
             with contextlib.suppress(TimeoutError):

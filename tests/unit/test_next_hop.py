@@ -711,6 +711,73 @@ def test_one_attempt_at_a_time_finds_out():
     assert len(run(scenario, breaker_failures=1).server.attempts) == 2
 
 
+ANSWERS = [None] * 6 + [LOST, b"421 bye\r\n", b"450 no\r\n", b"what\r\n", b"250 a\r\n250 b\r\n", b"354 go\r\n"]
+VERBS = ["CONNECT", "EHLO", "RSET", "MAIL", "RCPT", "DATA", "."]
+
+
+@given(st.fixed_dictionaries({verb: st.lists(st.sampled_from(ANSWERS), max_size=12) for verb in VERBS}), st.booleans())
+def test_whatever_the_server_does_no_message_goes_twice_or_astray(
+    script: dict[str, list[bytes | None]], pipelining: bool
+):
+    """Taken is exactly once, not available never, in doubt at most once, and no place is lost (D5, D12)."""
+
+    async def scenario(setting: Setting) -> None:
+        for verb, answers in script.items():
+            left = iter(answers)
+            setting.server.script[verb] = lambda _, left=left: next(left, None)
+        outcomes: dict[bytes, object] = {}
+
+        async def one(number: int) -> None:
+            mark = b"message %d\r\n" % number
+            transaction = setting.begin()
+            try:
+                taken = [(await transaction.rcpt(recipient)).ok for recipient in (ANN, BEN)]
+                if all(taken) and number % 2:
+                    taken = [await transaction.restart((BEN,)) is None]
+                outcomes[mark] = (await transaction.data((mark,))).ok if all(taken) else False
+            except (NextHopUnavailableError, InDoubtError) as error:
+                outcomes[mark] = error
+            await transaction.abort()
+
+        await asyncio.gather(*(one(number) for number in range(6)))
+        for number in range(6, 9):
+            await one(number)
+        for mark, outcome in outcomes.items():
+            times = setting.server.messages.count(mark)
+            if outcome is True:
+                assert times == 1
+            elif isinstance(outcome, NextHopUnavailableError):
+                assert times == 0
+            else:
+                assert times <= 1
+        assert len(outcomes) == 9
+
+    hop = MemoryHop(keywords=("PIPELINING", "8BITMIME") if pipelining else ("8BITMIME",))
+    run(scenario, hop, hosts=TWO, max_connections=3, breaker_failures=4)
+
+
+def test_old_connections_prove_nothing_about_a_host_that_failed():
+    """A host that was left alone must show on a new connection that it works again (D14)."""
+
+    async def scenario(setting: Setting) -> None:
+        transactions = [setting.begin() for _ in range(2)]
+        for transaction in transactions:
+            assert (await transaction.rcpt(ANN)).ok
+        setting.server.down = {"one"}
+        setting.server.script["RSET"] = lambda _: LOST
+        await transactions[0].abort()
+        with pytest.raises(NextHopUnavailableError):
+            await setting.begin().rcpt(ANN)
+        await transactions[1].abort()
+        assert setting.hop.hosts[0].breaker is BreakerState.OPEN
+        setting.clock.now += 1
+        with pytest.raises(NextHopUnavailableError):
+            await setting.hop.probe()
+        assert setting.hop.hosts[0].breaker is BreakerState.OPEN
+
+    run(scenario, breaker_failures=1, breaker_pause=1.0)
+
+
 def test_a_password_needs_verified_tls():
     """A user without tls = "verify" is refused before any connection, and the password shows nowhere (C6, H11)."""
     for tls in (TlsPolicy.OFF, TlsPolicy.OPPORTUNISTIC, TlsPolicy.REQUIRE):
