@@ -1,0 +1,144 @@
+"""Processes that write held mail are killed at random moments: what they confirmed is there, whole."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from support.held import held_message
+
+from filter.flights import recovered
+from filter.hold_codec import CopyState
+from filter.hold_store import HoldStore
+from filter.ports import Stage
+
+TESTS = Path(__file__).parents[1]
+WORKERS = 2
+SIZES = (300, 3000, 12_000, 40_000)
+
+# Confirms on standard output, line by line, what a caller was told. Every fourth message is voided again.
+WRITER = """
+import asyncio, os, sys
+from pathlib import Path
+from filter.flights import Flights
+from filter.hold_store import HoldStore
+from filter.ports import Stage
+from support.held import held_message
+directory, name, sizes = Path(sys.argv[1]), sys.argv[2], [int(size) for size in sys.argv[3:]]
+held = HoldStore(directory / "hold")
+flights = Flights(directory / "flights", 0, slots=64)
+os.write(1, b"ready\\n")
+async def send(sender):
+    for number in range(100_000):
+        queue_id = f"{name}.{sender}.{number}"
+        flight = flights.begin(queue_id, bytes(16))
+        flight.reach(Stage.STORING)
+        os.write(1, f"begun {queue_id}\\n".encode())
+        await held.store(held_message(queue_id, octets=sizes[number % len(sizes)]))
+        os.write(1, f"stored {queue_id}\\n".encode())
+        if number % 4 == 3:
+            await held.void(queue_id)
+            os.write(1, f"void {queue_id}\\n".encode())
+        flight.land()
+async def main():
+    await asyncio.gather(*(send(sender) for sender in range(8)))
+asyncio.run(main())
+"""
+
+
+@contextmanager
+def _writers(directory: Path, turn: int) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Processes that write, until the block ends."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(TESTS.parent), str(TESTS)))}
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(directory), f"{turn}.{number}", *map(str, SIZES)],
+            stdout=subprocess.PIPE,
+            env=environment,
+        )
+        for number in range(WORKERS)
+    ]
+    try:
+        yield writers
+    finally:
+        for writer in writers:
+            writer.kill()
+            writer.wait()
+            writer.stdout.close()
+
+
+def _told(output: bytes) -> dict[str, set[str]]:
+    """Queue ids by what was said of them; a last line that was cut says nothing."""
+    told: dict[str, set[str]] = {"begun": set(), "stored": set(), "void": set()}
+    for line in output.split(b"\n")[:-1]:
+        what, _, queue_id = line.decode().partition(" ")
+        told.setdefault(what, set()).add(queue_id)
+    return told
+
+
+def _octets(queue_id: str) -> int:
+    return SIZES[int(queue_id.rpartition(".")[2]) % len(SIZES)]
+
+
+def _verify(directory: Path, told: dict[str, set[str]]) -> int:
+    """Everything confirmed is there and whole; what was not confirmed is found by its flight. How many were stored."""
+    with recovered(directory / "flights") as found:
+        left = {one.queue_id for one in found.left}
+        assert not found.damaged
+        assert {one.stage for one in found.left} <= {Stage.JUDGING, Stage.STORING}
+    assert told["begun"] - told["stored"] <= left
+    held = HoldStore(directory / "hold")
+    try:
+        for queue_id in told["begun"]:
+            stored = held.get(queue_id)
+            if queue_id not in told["stored"]:
+                continue
+            states = {record.state for record in stored.records}
+            if queue_id in told["void"]:
+                assert states == {CopyState.VOID}
+            elif states == {CopyState.HELD}:
+                assert stored.message == held_message(queue_id, octets=_octets(queue_id))
+            else:
+                assert queue_id in left  # being voided when the process was killed
+        return len(told["stored"])
+    finally:
+        held.close()
+
+
+def _rounds(directory: Path, rounds: int, chooser: random.Random) -> None:
+    stored = 0
+    for turn in range(rounds):
+        told: dict[str, set[str]] = {"begun": set(), "stored": set(), "void": set()}
+        with _writers(directory, turn) as writers:
+            for writer in writers:
+                assert writer.stdout.readline() == b"ready\n"
+            for writer in writers:
+                time.sleep(chooser.uniform(0.0, 0.15))  # that the moment is any moment is the point
+                writer.send_signal(signal.SIGKILL)
+            for writer in writers:
+                for what, queue_ids in _told(writer.stdout.read()).items():
+                    told[what] |= queue_ids
+        stored += _verify(directory, told)
+    assert stored
+    held = HoldStore(directory / "hold")
+    assert held.check().sound
+    held.close()
+
+
+@pytest.mark.integration
+def test_writers_that_are_killed(tmp_path):
+    """Two processes write and are killed in the middle of it, ten times over: nothing confirmed is missing (E4)."""
+    _rounds(tmp_path, 10, random.Random(1))
+
+
+@pytest.mark.integration
+@pytest.mark.soak
+def test_writers_that_are_killed_often(tmp_path):
+    """The same 200 times (E4)."""
+    _rounds(tmp_path, 200, random.Random(2))
