@@ -1,9 +1,8 @@
-"""`consentry run`, the hidden `worker` it starts, and `users`.
+"""`consentry run` and `consentry users`.
 
-The modules that move mail are loaded by the command that needs them, so that all others start quickly.
+What runs the relay is loaded by the command that needs it, so that all others start quickly.
 """
 
-import asyncio
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -30,21 +29,11 @@ def run(
     from . import supervisor  # noqa: PLC0415 -- see the top
 
     logs.configure()
-    asyncio.run(supervisor.run(config, _announce))
+    supervisor.run(config, _announce)
 
 
 def _announce(line: str) -> None:
     print(line, flush=True)  # noqa: T201 -- whoever waits for "ready" reads it
-
-
-@run_commands.command(hidden=True)
-def worker(
-    control: Annotated[int, typer.Option(help="Inherited descriptor of the line to the supervisor.")],
-) -> None:
-    """Work for a supervisor; only `run` starts this."""
-    from .worker import main  # noqa: PLC0415 -- see the top
-
-    raise typer.Exit(main(control))
 
 
 @users_commands.command("hash")

@@ -29,7 +29,7 @@ from .http_in import HttpServer
 from .listeners import ListenError, Listeners, Wanted
 from .status import ReloadOutcome, Status
 from .store_directory import concerns, own
-from .worker_process import Patience, WorkerError, WorkerProcess, command, environment
+from .worker_process import Patience, WorkerProcess, command, environment
 
 _MARGIN: Final = 5.0  # seconds beyond what a worker allows itself for its drain
 _HURRY: Final = 2.0  # seconds from the second signal to the end
@@ -77,7 +77,8 @@ class Supervisor:
 
     async def run(self) -> None:
         """Serve until told to stop. Raises ConsentryError if the start fails."""
-        checked = self._check(self._file)
+        self._handle_signals()
+        checked = await asyncio.to_thread(self._check, self._file)
         directory = checked.config.store.dir
         with own(directory):
             for concern in concerns(directory):
@@ -85,7 +86,6 @@ class Supervisor:
             app.keyer(checked.config, create=True)  # once, before several workers need it
             self._status = Status(directory / "metrics", self._health)
             self._status.prepare()
-            self._handle_signals()
             try:
                 await self._serve(checked)
             finally:
@@ -244,9 +244,6 @@ def _wanted(config: Config) -> list[Wanted]:
     return [*plain, *(Wanted("smtp.tls_listen", endpoint, implicit_tls=True) for endpoint in smtp.tls_listen)]
 
 
-async def run(file: Path, announce: Callable[[str], None]) -> None:
+def run(file: Path, announce: Callable[[str], None]) -> None:
     """Serve until told to stop. Raises ConsentryError."""
-    try:
-        await Supervisor(file, announce=announce).run()
-    except WorkerError as error:
-        raise WorkerError(f"cannot start: {error}") from error
+    asyncio.run(Supervisor(file, announce=announce).run())

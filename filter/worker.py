@@ -1,15 +1,19 @@
 """One worker process: takes its assignment, starts the relay, reports every second, drains when told or left alone.
 
-Exit status: 0 after a drain, 1 when the relay itself had to stop (the hold store failed for good), 2 when it could not
-start; then the reason went to the supervisor, who shows it. Faults end the process with their traceback, without
-values. SIGTERM drains as well, since service managers send it to everybody.
+The supervisor starts it as `python -m filter.worker --control DESCRIPTOR`, without what the command line needs.
+
+Exit status: 0 after a drain, 1 when the relay had to stop (the hold store failed for good, or a fault of ours), 2 when
+it could not start; then the reason went to the supervisor, who shows it. Faults are logged without their text, which
+may quote mail. SIGTERM drains as well, since service managers send it to everybody.
 """
 
 import asyncio
 import faulthandler
 import os
+import resource
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -26,6 +30,7 @@ from .health import NotReady
 from .relay import Relay
 
 BEAT: Final = 1.0  # seconds
+_OTHER_FILES: Final = 100  # store, journal, metrics, libraries
 SLOW: Final = 2.0  # seconds that a heartbeat is late when the event loop is too slow for mail
 DRAINED, STOPPED, NOT_STARTED = 0, 1, 2
 
@@ -37,11 +42,17 @@ def main(descriptor: int) -> int:
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the supervisor's business
     keep_freed_memory()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_work(descriptor))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # this memory holds mail
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_work(descriptor))
+    except Exception as error:  # noqa: BLE001 -- the last door: what comes here ends the process, and is said
+        logs.fault("worker_fault", error)
+        return STOPPED
 
 
 async def _work(descriptor: int) -> int:
+    asyncio.get_running_loop().set_exception_handler(_log_fault)
     reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=descriptor), limit=control.MAX_LINE)
     line = await reader.readline()
     if not line:
@@ -59,13 +70,35 @@ async def _work(descriptor: int) -> int:
     return await Worker(started, reader, writer).run()
 
 
+def _log_fault(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what nobody awaited; the default would print the exception's text."""
+    error = context.get("exception")
+    if isinstance(error, Exception):
+        logs.fault("loop_fault", error, message=context.get("message"))
+    else:
+        logs.event(logs.ERROR, "loop_fault", message=context.get("message"))
+
+
 async def _start(assignment: Assignment) -> Relay:
     """The relay of this assignment, serving."""
     config = parse_config(assignment.text.encode(), assignment.file)
+    _allow_files(config.smtp.max_connections + 2 * config.next_hop.max_connections + _OTHER_FILES)
     sockets = [(socket.socket(fileno=number), tls) for number, tls in assignment.sockets]
     built = relay.build(config, assignment.slot)
     await built.start(sockets)
     return built
+
+
+def _allow_files(wanted: int) -> None:
+    """Raise the limit on open files as far as connections may need it, or say that it cannot be raised so far."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = resource.RLIM_INFINITY
+    if soft == unlimited or soft >= wanted:
+        return
+    allowed = wanted if hard == unlimited else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < wanted:
+        logs.event(logs.WARNING, "file_limit_low", wanted=wanted, allowed=allowed)
 
 
 class Worker:
@@ -133,3 +166,7 @@ async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Tas
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[-1])))

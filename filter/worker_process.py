@@ -12,8 +12,9 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from time import monotonic
 from typing import Any, Final, Self
 
 from . import control, logs
@@ -22,6 +23,7 @@ from .errors import ConsentryError
 from .health import NotReady, Report
 
 _STARTING: Final = Report((NotReady.STARTING,))
+_OLD: Final = 5.0  # seconds after which a report says nothing any more
 _LAST_WORDS: Final = 0.5  # seconds a hung worker gets to say where it hangs
 
 
@@ -39,7 +41,7 @@ class Patience:
 
 def command() -> list[str]:
     """What to start: this interpreter with this package, wherever we stand."""
-    return [sys.executable, "-P", "-m", __package__ or "filter", "worker"]
+    return [sys.executable, "-P", "-m", f"{__package__}.worker"]
 
 
 def environment(extra: Mapping[str, str]) -> dict[str, str]:
@@ -50,12 +52,13 @@ def environment(extra: Mapping[str, str]) -> dict[str, str]:
 
 
 class WorkerProcess:
-    """A running worker. `report` is its last, `version` that of its rule set once it is ready."""
+    """A running worker. `version` is that of its rule set once it is ready, `failure` why it will never be."""
 
     def __init__(
         self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        self.report = _STARTING
+        self._report = _STARTING
+        self._heard_at = monotonic()
         self.version = ""
         self.failure = ""
         self.silent = False
@@ -97,6 +100,13 @@ class WorkerProcess:
     def pid(self) -> int:
         """The number of the process."""
         return self._process.pid
+
+    @property
+    def report(self) -> Report:
+        """Its last report; one that is too old says that it is silent."""
+        if self.ready and monotonic() - self._heard_at > _OLD:
+            return replace(self._report, reasons=(*self._report.reasons, NotReady.WORKER_SILENT))
+        return self._report
 
     @property
     def ready(self) -> bool:
@@ -143,13 +153,14 @@ class WorkerProcess:
         try:
             document: dict[str, Any] = control.decode(line)
             if "report" in document:
-                self.report = Report.read(document["report"])
+                self._report = Report.read(document["report"])
+                self._heard_at = monotonic()
         except ValueError:
             logs.event(logs.ERROR, "worker_line_unreadable", pid=self.pid)
             return
         if "ready" in document:
             self.version = str(document["ready"])
-            self.report = Report() if self.report is _STARTING else self.report
+            self._report = Report() if self._report is _STARTING else self._report
             self._told.set()
         elif "failed" in document:
             self.failure = str(document["failed"])
@@ -164,7 +175,7 @@ class WorkerProcess:
     def tell(self, what: Do) -> None:
         """Say something to the worker, if it still listens."""
         if what is Do.DRAIN:
-            self.report = Report((NotReady.DRAINING,))
+            self._report = Report((NotReady.DRAINING,))
         self._send(control.encode({"do": what}))
 
     def kill(self) -> None:

@@ -87,6 +87,16 @@ def test_a_worker_that_is_killed_is_replaced(tmp_path: Path, sink: ScriptSink, r
         assert f"pid={killed} status=SIGKILL" in relay.printed
 
 
+def test_workers_leave_with_their_supervisor(tmp_path: Path, sink: ScriptSink, rules_cache: Path) -> None:
+    """After kill -9 of the supervisor no worker stays behind, and the relay can be started again at once."""
+    with Running(tmp_path, sink.port, cache=rules_cache).wait_ready() as relay:
+        left = relay.worker_pids()
+        relay.signal(signal.SIGKILL)
+        wait_until(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() for pid in left), "the workers to leave")
+    with Running(tmp_path, sink.port, cache=rules_cache, workers=1).wait_ready() as relay:
+        assert relay.send(SERVICE % 1, ["a@home.example"])[0] == 250
+
+
 def test_a_message_under_way_is_seen_to_its_end(tmp_path: Path, rules_cache: Path) -> None:
     """SIGTERM during a delivery: its client gets the reply, nobody else gets in, the exit status is 0 (D21)."""
     release = threading.Event()
@@ -113,8 +123,8 @@ def test_a_message_under_way_is_seen_to_its_end(tmp_path: Path, rules_cache: Pat
         release.set()
         sending.join(30)
         assert [code for code, _ in answers] == [250]
+        client.quit()
         assert relay.wait_end() == 0
-        client.close()
     assert len(sink.delivered) == 1
 
 

@@ -132,9 +132,10 @@ class Running:
         wait_until(lambda: expected <= _hashable(self.health()).items(), f"health {wanted}", seconds=SECONDS)
 
     def journal(self) -> list[Mapping[str, Any]]:
-        """Every event of every worker."""
-        files = sorted((self.store / "journal").glob("*.jsonl"))
-        return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+        """Every event of every worker, in the order of time."""
+        files = (self.store / "journal").glob("*.jsonl")
+        events = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+        return sorted(events, key=lambda event: int(event["at"]))
 
     def worker_pids(self) -> list[int]:
         """The processes of the workers."""
