@@ -149,7 +149,7 @@ class HoldStore:
     async def prune(self) -> None:
         """Remove what is remembered for longer than the settle window; also done now and then by itself."""
         before = self._clock() - self._settle_window
-        await self._write(lambda database: database.prune(before, PRUNE_ROWS))
+        await self._write(lambda database: self._prune(database, before))
 
     # Reading, in the thread of the event loop
 
@@ -270,7 +270,8 @@ class HoldStore:
         try:
             work()
         except apsw.Error as error:
-            self._blocked_until = time.monotonic() + LOOK_AGAIN
+            if not isinstance(error, apsw.ConstraintError):  # which is the message's fault, not the disk's
+                self._blocked_until = time.monotonic() + LOOK_AGAIN
             self._note_sync_failure(error)
             raise
         finally:
@@ -339,7 +340,11 @@ class HoldStore:
         if time.monotonic() >= self._prune_at:
             self._prune_at = time.monotonic() + PRUNE_EVERY
             before = self._clock() - self._settle_window
-            self._transact([lambda database: database.prune(before, PRUNE_ROWS)])
+            self._transact([lambda database: self._prune(database, before)])
+
+    def _prune(self, database: HoldDatabase, before: int) -> None:
+        if database.prune(before, PRUNE_ROWS) >= PRUNE_ROWS:
+            self._prune_at = 0.0  # there is more: after the next batch, or at once
 
 
 def _answer(batch: list[_Job], outcomes: list[HoldUnavailableError | None]) -> None:

@@ -125,6 +125,21 @@ def test_what_is_remembered_is_bounded(held, clock):
     assert held.check().sound
 
 
+def test_much_to_forget_is_forgotten_bit_by_bit(held, clock):
+    """However much there is to remove, it goes between other writes, which need not wait for all of it."""
+    keys = [number.to_bytes(16, "big") for number in range(2500)]
+
+    async def run() -> None:
+        await asyncio.gather(*(held.settle(key, NOW) for key in keys))
+        clock.time += SETTLE_WINDOW + 1
+        await held.prune()
+        for _ in range(5):
+            await held.forget(KEY)
+
+    asyncio.run(run())
+    assert not any(held.settled(key) for key in keys)
+
+
 def test_many_wait_for_one_sync(held, monkeypatch):
     """Messages that wait together are written in one transaction (a commit each would be a sync each)."""
     commits = []
