@@ -15,7 +15,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -151,7 +151,8 @@ class HoldStore:
         before = self._clock() - self._settle_window
         await self._write(lambda database: self._prune(database, before))
 
-    # Reading, in the thread of the event loop
+    # Reading. The first two are for the thread of the event loop; the others open the file for themselves, and may be
+    # called in any thread.
 
     def settled(self, key: bytes) -> bool:
         """Whether `settle` remembers this key; no if that cannot be told."""
@@ -163,19 +164,26 @@ class HoldStore:
 
     def get(self, queue_id: str) -> StoredMessage | None:
         """The message, verified; None if there is none. Raises DamagedMessageError."""
-        return self._reader.get(queue_id)
+        with self._reading() as database:
+            return database.get(queue_id)
 
     def copies(self) -> Iterator[StoredCopy | Damage]:
         """Every copy, and what is damaged among them."""
-        return self._reader.copies()
+        with self._reading() as database:
+            yield from database.copies()
 
     def check(self) -> Findings:
         """Read and verify everything."""
-        return check(self._reader)
+        with self._reading() as database:
+            return check(database)
 
     def backup(self, path: Path) -> None:
         """Copy the store, as it is now, to a new file."""
-        backup(self._reader, path)
+        with self._reading() as database:
+            backup(database, path)
+
+    def _reading(self) -> closing[HoldDatabase]:
+        return closing(HoldDatabase.open(self.directory, vfs=self._vfs, readonly=True))
 
     def _knows(self, key: bytes, kind: KeyKind) -> bool:
         with suppress(apsw.Error):

@@ -154,14 +154,19 @@ def _sweep(
     raise AssertionError("the sweep did not reach the end of the work")
 
 
-def test_a_process_that_ends_at_any_call(begun, tmp_path):
+EVERY = pytest.param(0, 1, marks=pytest.mark.soak)
+
+
+@pytest.mark.parametrize(("first", "step"), [(0, 3), EVERY])
+def test_a_process_that_ends_at_any_call(begun, tmp_path, first, step):
     """Confirmed messages are there and whole, refused ones are not, whichever call was the last (E1)."""
-    assert len(_sweep(begun, tmp_path, Fault.DEAD)) > 40
+    assert len(_sweep(begun, tmp_path, Fault.DEAD, first=first, step=step)) > 20
 
 
-def test_a_power_cut_at_any_call(begun, tmp_path):
+@pytest.mark.parametrize(("first", "step"), [(1, 3), EVERY])
+def test_a_power_cut_at_any_call(begun, tmp_path, first, step):
     """The same when the disk also forgets everything that was not synced (E3)."""
-    assert len(_sweep(begun, tmp_path, Fault.DEAD, power_cut=True)) > 40
+    assert len(_sweep(begun, tmp_path, Fault.DEAD, power_cut=True, first=first, step=step)) > 20
 
 
 @pytest.mark.parametrize(

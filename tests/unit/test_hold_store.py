@@ -225,7 +225,12 @@ def test_a_backup_of_a_store_in_use(held, tmp_path):
 
     async def run() -> None:
         writing = asyncio.gather(*(held.store(held_message(f"later{number}", octets=9000)) for number in range(40)))
-        await asyncio.to_thread(held.backup, tmp_path / "copy" / "held.sqlite")
+        copying = asyncio.create_task(asyncio.to_thread(held.backup, tmp_path / "copy" / "held.sqlite"))
+        await held.settle(KEY, NOW)
+        while not copying.done():
+            assert held.settled(KEY)
+            await asyncio.sleep(0)
+        await copying
         await writing
 
     asyncio.run(held.store(held_message("one")))
