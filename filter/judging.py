@@ -1,7 +1,7 @@
 """One message judged for the pipeline: a verdict on every recipient's copy, whatever happens.
 
 A message that cannot be judged is `unscanned`: the policy says what becomes of it, it is counted, and the journal has
-the kind of fault. `Judge.judge` never raises. The sender of null-sender mail is never told anything, so it is never
+the kind of fault. Nothing is raised but what giving out the decider raises. Reports, which have a null sender, are not
 held here either (RFC 5321 section 4.5.5).
 """
 

@@ -11,7 +11,8 @@ Recipients are offered to the next hop as they arrive, so its refusals reach the
 
 Until the next hop has answered 2xx, or everything is stored and nothing was to be relayed, the message is the client's:
 any failure undoes what was done and is answered 4xx or 5xx. From then on it is ours, and nothing is answered but 250.
-How far it came is noted in a flight, which a successor reads if this process dies (`recovery`).
+How far it came is noted in a flight, which a successor reads if this process dies (`recovery`). Nothing is waited for
+while a message is judged, so of all that are in flight at most one is at that stage.
 
 Nothing here raises but CancelledError, at shutdown. Faults are answered 451, counted, and never shown to the client.
 """
@@ -205,8 +206,8 @@ class Transaction:
         A process that dies in between is followed by one that remembers it again.
         """
         pipeline = self._pipeline
-        await self.abort()
         flight.reach(Stage.TAKEN)
+        await self.abort()
         try:
             await pipeline.hold.forget(self._key)
         except HoldUnavailableError:
@@ -275,15 +276,15 @@ class Transaction:
         pipeline = self._pipeline
         why, reply = self._account_for(error)
         undone = await self._void()
+        if undone:
+            self._land()
         await self.abort()
         at = pipeline.clock()
         lines = [events.turned_away(self.queue_id, at, why, reply.code, permanent=reply.permanent)]
         if why is Outcome.IN_DOUBT:
             pipeline.metrics.in_doubt.inc()
             lines.append(events.plain(Event.IN_DOUBT, self.queue_id, at))
-        if undone:
-            self._land()
-        else:
+        if not undone:
             lines.append(events.plain(Event.NOT_VOIDED, self.queue_id, at))
         pipeline.journal.write(lines)
         return why, reply

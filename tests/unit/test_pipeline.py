@@ -138,6 +138,22 @@ def test_stages_are_noted_in_order(world: World) -> None:
     assert not world.flights.flying
 
 
+@pytest.mark.parametrize("word", ["relay", "hold", "reject", "tempfail"])
+def test_only_what_is_being_judged_is_at_that_stage(world: World, word: str) -> None:
+    """A killed worker gives a bad name to the message it was judging and to no other: none waits at that stage."""
+    seen: set[Stage] = set()
+    wait = world.script.wait
+
+    async def watch(call: str) -> None:
+        seen.update(left.stage for left in world.flights.left)
+        await wait(call)
+
+    world.script.wait = watch  # type: ignore[method-assign]
+    for known in (False, True):
+        world.send([rcpt(word)], known=known)
+    assert Stage.JUDGING not in seen
+
+
 def test_refusals_of_recipients_come_from_the_next_hop(world: World) -> None:
     """The client gets the next hop's own answer to each RCPT, and a refused recipient is no recipient (D8)."""
     world.hop.replies = {rcpt("relay", 1).path: REFUSED}
