@@ -6,12 +6,12 @@ to on its text, kind and channel. The result is the same with and without memory
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Final, NamedTuple, cast
+from typing import Final, NamedTuple
 
 from .labels import Channel, SegmentKind, SegmentLabel
 from .memory import Memory
 from .rules import Hit, RuleSet
-from .sheet import BETWEEN, OPENING, sheet
+from .sheet import BETWEEN, OPENING, WRITTEN_FIGURES, sheet
 
 MEMORY: Final = 8 << 20
 """Octets of segments and what was found in them that are remembered by default."""
@@ -59,23 +59,25 @@ class Finder:
     def __init__(self, rules: RuleSet, memory: int = MEMORY) -> None:
         self._rules = rules
         self._memory = Memory(memory, Finding.size)
+        # Amounts and dates are half of a statement, differ in every copy, and would fill the memory.
+        self._passed_over = WRITTEN_FIGURES if all(pattern.worded for pattern in rules.patterns) else ""
 
     def find(self, texts: Sequence[str]) -> list[Finding]:
         """What matches in each text of a message."""
         if sum(map(len, texts)) > _LONGEST_MESSAGE:
             return self._look_for(texts)
         known = self._memory.recall(texts)
-        if all(known):
-            return cast("list[Finding]", known)
-        missing = [index for index, finding in enumerate(known) if finding is None]
-        new = list(dict.fromkeys([texts[index] for index in missing]))
-        found = dict(zip(new, self._look_for(new), strict=True))
-        for index in missing:
-            known[index] = found[texts[index]]
-        for text, finding in found.items():
-            if text.lower() != text.upper():  # figures would fill the memory, and are soon looked through
+        found = [finding or NOTHING for finding in known]
+        figures = self._passed_over
+        missing = [i for i, finding in enumerate(known) if finding is None and texts[i].strip(figures)]
+        if missing:
+            new = list(dict.fromkeys([texts[i] for i in missing]))
+            learned = dict(zip(new, self._look_for(new), strict=True))
+            for i in missing:
+                found[i] = learned[texts[i]]
+            for text, finding in learned.items():
                 self._memory.keep(text, finding)
-        return cast("list[Finding]", known)
+        return found
 
     def _look_for(self, texts: Sequence[str]) -> list[Finding]:
         text = sheet(texts).encode("utf-8", "replace").lower()

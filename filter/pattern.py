@@ -28,7 +28,7 @@ from functools import lru_cache
 from itertools import groupby, takewhile
 from typing import Final, NamedTuple, NoReturn
 
-from .sheet import BETWEEN, OPENING, fold, spread
+from .sheet import BETWEEN, FIGURES, OPENING, fold, spread
 
 MAX_LENGTH: Final = 480
 MAX_GAP: Final = 8
@@ -80,11 +80,14 @@ class PatternError(Exception):
 
 
 class Expressions(NamedTuple):
-    """A compiled pattern; `settled` says that wherever `scan` matches, `exact` does too."""
+    """A compiled pattern; `settled` says that wherever `scan` matches, `exact` does too; `worded` that no text of
+    figures only (`FIGURES`) can match.
+    """
 
     scan: str
     exact: str
     settled: bool
+    worded: bool
 
 
 @lru_cache(maxsize=20_000)
@@ -104,7 +107,8 @@ def compile_pattern(pattern: str) -> Expressions:
         start=at_start and core.items[0] is body.items[0],
         end=at_end and core.items[-1] is body.items[-1],
     )
-    return Expressions(scan, _bounded(body, scan=False, start=at_start, end=at_end), not body.has_gap())
+    exact = _bounded(body, scan=False, start=at_start, end=at_end)
+    return Expressions(scan, exact, settled=not body.has_gap(), worded=body.has_word())
 
 
 def _bounded(body: "_Sequence", *, scan: bool, start: bool, end: bool) -> str:
@@ -140,6 +144,9 @@ class _Word:
     def has_gap(self) -> bool:
         return False
 
+    def has_word(self) -> bool:
+        return any(char not in FIGURES for char in _plain(self.text))
+
 
 @dataclass(frozen=True, slots=True)
 class _Value:
@@ -151,6 +158,9 @@ class _Value:
 
     def has_gap(self) -> bool:
         return False
+
+    def has_word(self) -> bool:
+        return self.name == "link"
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +175,9 @@ class _Gap:
     def has_gap(self) -> bool:
         return True
 
+    def has_word(self) -> bool:
+        return False
+
 
 @dataclass(frozen=True, slots=True)
 class _Group:
@@ -176,6 +189,9 @@ class _Group:
 
     def has_gap(self) -> bool:
         return any(choice.has_gap() for choice in self.choices)
+
+    def has_word(self) -> bool:
+        return not self.optional and all(choice.has_word() for choice in self.choices)
 
 
 _Item = _Word | _Value | _Gap | _Group
@@ -202,6 +218,9 @@ class _Sequence:
 
     def has_gap(self) -> bool:
         return any(item.has_gap() for item in self.items)
+
+    def has_word(self) -> bool:
+        return any(item.has_word() for item in self.items)
 
     def core(self) -> "_Sequence":
         """What Hyperscan looks for: the sequence without common words before its first or after its last gap.

@@ -58,12 +58,15 @@ class Hit(NamedTuple):
 
 
 class Pattern:
-    """One pattern of a rule, with the exact expression that Hyperscan's report is settled by where it has gaps."""
+    """One pattern of a rule, with the exact expression that Hyperscan's report is settled by where it has gaps;
+    `worded` says that no text of figures only can match.
+    """
 
-    __slots__ = ("_exact", "_source", "rule", "settled")
+    __slots__ = ("_exact", "_source", "rule", "settled", "worded")
 
     def __init__(self, rule: int, expressions: Expressions) -> None:
-        self.rule, self.settled, self._source = rule, expressions.settled, expressions.exact
+        self.rule, self._source = rule, expressions.exact
+        self.settled, self.worded = expressions.settled, expressions.worded
         self._exact: re.Pattern[bytes] | None = None
 
     @property

@@ -15,6 +15,11 @@ OPENING: Final = "\x01"
 CLOSING: Final = "\n"
 BETWEEN: Final = CLOSING + OPENING
 
+FIGURES: Final = " 0123456789.,:;/+-#()%*'$"
+"""Characters of amounts, dates and numbers, as they stand in a sheet."""
+WRITTEN_FIGURES: Final = FIGURES + "£€\u2013"
+"""Characters that are folded to those."""
+
 # Characters whose compatibility form is not the ASCII character a reader sees.
 _LOOKS_LIKE: Final = dict(
     zip(

@@ -7,9 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from filter.classify import Classification, Classifier
-from filter.labels import Channel, SegmentKind
+from filter.labels import Channel, Label, SegmentKind, SegmentLabel
 from filter.memory import Memory
 from filter.message import Message, Segment
+from filter.pattern import compile_pattern
+from filter.rules import Rule, compile_rules
+from filter.sheet import CLOSING, FIGURES, OPENING, WRITTEN_FIGURES, sheet
+from filter.weights import Weights
 
 # Words with and without evidence, marks that join words or end sentences, accents, other scripts.
 PIECES = (
@@ -45,6 +49,41 @@ def test_memory_changes_no_result_of_a_long_message(classifier: Classifier, mark
     remembering, forgetting = Classifier(classifier.rules), Classifier(classifier.rules, memory=0)
     for message in (short, long, short):
         assert judged(remembering.classify(message)) == judged(forgetting.classify(message))
+
+
+@settings(deadline=None)
+@given(st.text(st.sampled_from(WRITTEN_FIGURES), max_size=30))
+def test_figures_match_no_pattern_that_has_a_word(classifier: Classifier, text: str) -> None:
+    """What is passed over unseen is what no pattern of the shipped rules can match."""
+    assert all(pattern.worded for pattern in classifier.rules.patterns)
+    assert set(sheet([text])) <= set(FIGURES + OPENING + CLOSING)
+    assert classifier.rules.scan(sheet([text]).encode()) == []
+
+
+@pytest.mark.parametrize(
+    ("pattern", "worded"),
+    [
+        ("<percent>", False),
+        ("[save] <percent>", False),
+        ("24/7 [help]", False),
+        ("(save|<money>)", False),
+        ("save <0-3> <percent>", True),
+        ("(save|get <money>)", True),
+        ("<link>", True),
+        ("\\?$", True),
+        ("é 50%", True),
+    ],
+)
+def test_patterns_that_figures_can_match_are_known(pattern: str, worded: bool) -> None:
+    """A pattern is `worded` when every text that it matches has a sign that is not among the figures."""
+    assert compile_pattern(pattern).worded is worded
+
+
+def test_figures_are_looked_at_when_a_rule_asks_for_them() -> None:
+    """One pattern of figures only is enough."""
+    rule = Rule("offer.percent", SegmentLabel.MARKETING, 3.0, ("<percent>",), ("R1",))
+    message = Message(Channel.EMAIL, segments=(Segment(SegmentKind.CELL, "50%"),))
+    assert Classifier(compile_rules((rule,), Weights())).classify(message).label is Label.MARKETING
 
 
 def memory_of(octets: int) -> Memory[str]:
