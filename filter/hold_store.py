@@ -147,9 +147,9 @@ class HoldStore:
         await self._write(lambda database: database.remember(key, KeyKind.UNSCANNABLE, at))
 
     async def prune(self) -> None:
-        """Remove what is remembered for longer than the settle window; also done now and then by itself."""
-        before = self._clock() - self._settle_window
-        await self._write(lambda database: self._prune(database, before))
+        """Begin to remove what is remembered for longer than the settle window; also done now and then by itself."""
+        await self._write(self._prune)
+        self._prune_at = 0.0
 
     # Reading. The first two are for the thread of the event loop; the others open the file for themselves, and may be
     # called in any thread.
@@ -215,11 +215,9 @@ class HoldStore:
             batch, going = self._next_batch()
             if batch:
                 _answer(batch, self._commit_each(batch))
-            with suppress(
-                apsw.Error
-            ):  # counted by its effects: a file that grows, or a failed sync, which _guarded notes
+            with suppress(Exception):  # nobody waits for it, and the thread must live; _guarded notes a failed sync
                 self._guarded(self._tidy)
-        with suppress(apsw.Error):
+        with suppress(Exception):
             self._writer.close()
 
     def _next_batch(self) -> tuple[list[_Job], bool]:
@@ -347,12 +345,13 @@ class HoldStore:
                 self._writer.connection.wal_checkpoint("main", mode)
         if time.monotonic() >= self._prune_at:
             self._prune_at = time.monotonic() + PRUNE_EVERY
-            before = self._clock() - self._settle_window
-            self._transact([lambda database: self._prune(database, before)])
+            removed: list[int] = []
+            self._transact([lambda database: removed.append(self._prune(database))])
+            if sum(removed) >= PRUNE_ROWS:
+                self._prune_at = 0.0  # there is more: after what waits, or at once
 
-    def _prune(self, database: HoldDatabase, before: int) -> None:
-        if database.prune(before, PRUNE_ROWS) >= PRUNE_ROWS:
-            self._prune_at = 0.0  # there is more: after the next batch, or at once
+    def _prune(self, database: HoldDatabase) -> int:
+        return database.prune(self._clock() - self._settle_window, PRUNE_ROWS)
 
 
 def _answer(batch: list[_Job], outcomes: list[HoldUnavailableError | None]) -> None:
