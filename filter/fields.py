@@ -1,6 +1,7 @@
 """The top header fields of a message, decoded when asked for. Never raises; pure."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from types import MappingProxyType
 
 from .mailbox import first_mailbox
@@ -24,6 +25,14 @@ _DECLARING = frozenset(DECLARING_HEADERS)
 
 MAX_VALUE = 2_000
 """Characters of a kept value."""
+_SHORT = 300
+
+
+@lru_cache(maxsize=500)
+def _short_mailbox(value: bytes) -> tuple[tuple[str, str], tuple[Defect, ...]]:
+    """The first mailbox and its defects, remembered: one sender sends many messages."""
+    defects: list[Defect] = []
+    return first_mailbox(value, defects), tuple(defects)
 
 
 class Fields:
@@ -50,7 +59,13 @@ class Fields:
         """Display name and address of the first mailbox of From."""
         if len(self._fields.get("from", ())) > 1:
             note(self._defects, Defect(DefectCode.HEADER_MALFORMED, "from"))
-        return first_mailbox(self.raw("from"), self._defects)
+        value = self.raw("from")
+        if len(value) > _SHORT:
+            return first_mailbox(value, self._defects)
+        mailbox, defects = _short_mailbox(value)
+        for defect in defects:
+            note(self._defects, defect)
+        return mailbox
 
     def kept(self) -> Mapping[str, tuple[str, ...]]:
         """The fields kept as evidence."""

@@ -213,7 +213,7 @@ def clean_all(texts: Sequence[str]) -> tuple[list[str], bool]:
         # Nearly every page ends here: the spaces that all writers use, and no character that needs attention.
         spaced = _close_up(whole)
         if _is_plain(spaced):
-            return spaced.split(_MARK), False
+            return list(texts) if spaced is whole else spaced.split(_MARK), False
     if "\0" in whole:
         return list(map(clean, texts)), _is_obfuscated(whole) or _is_disguised(whole)
     spaced, disguised = _single_spaces("\0".join(texts)), False

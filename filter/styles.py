@@ -6,8 +6,8 @@ elements (and those of hiding classes) are examined. Never raises; pure; linear.
 """
 
 import re
-from collections.abc import Iterable, Iterator
-from functools import cache
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache, lru_cache
 from itertools import islice, pairwise
 from typing import NamedTuple
 
@@ -44,6 +44,7 @@ _LITERALS = (*_PROPERTIES, *(name.replace(b":", b": ") for name in _PROPERTIES),
 _TAG_NAME = re.compile(rb"<[a-zA-Z][a-zA-Z0-9:-]*(?=[\s/>])")
 _OWN_BACKGROUND = re.compile(rb"(?:background|background-color):\s?#([0-9a-fA-F])")
 _FAR_BACK = 16_384
+_SHORT_STYLE = 500
 _SHEET_COMMENT = re.compile(r"/\*.*?(?:\*/|\Z)", re.DOTALL)
 _DECLARATION = re.compile(r"([a-z-]+)\s*:\s*([^;]*)")
 _ZERO = re.compile(r"0*(?:\.0+)?(?:px|pt|em|rem|%)?$")
@@ -153,13 +154,23 @@ def _top_rules(sheet: str) -> Iterator[tuple[str, str]]:
         depth = max(0, depth + opened - 1)
 
 
-def declarations(style: str) -> dict[str, str]:
+def declarations(style: str) -> Mapping[str, str]:
     """The declarations of a style attribute or rule, lower-case."""
+    return _short_declarations(style) if len(style) <= _SHORT_STYLE else _declarations(style)
+
+
+@lru_cache(maxsize=500)
+def _short_declarations(style: str) -> Mapping[str, str]:
+    """Remembered: the elements of a page, and the pages of a sender, have few styles."""
+    return _declarations(style)
+
+
+def _declarations(style: str) -> dict[str, str]:
     text = style.lower().replace("!important", "")
     return {name: value.strip() for name, value in _DECLARATION.findall(text)}
 
 
-def hides(style: dict[str, str]) -> bool:
+def hides(style: Mapping[str, str]) -> bool:
     """Whether an element with these declarations, and all text in it, is out of sight."""
     get = style.get
     if get("display") == "none" or get("visibility") in ("hidden", "collapse"):
