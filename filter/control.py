@@ -30,11 +30,13 @@ class Do(StrEnum):
 class Assignment:
     """What a worker needs to know. The configuration travels as it was checked, whatever the file says by now.
 
-    `sockets` are inherited descriptors of listening sockets, each with whether TLS starts with the first octet.
+    `version` is that of the rule set as it was checked. `sockets` are inherited descriptors of listening sockets, each
+    with whether TLS starts with the first octet.
     """
 
     file: str
     text: str
+    version: str
     slot: int
     generation: int
     sockets: tuple[tuple[int, bool], ...]

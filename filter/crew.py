@@ -22,7 +22,8 @@ Start = Callable[[int], Awaitable[WorkerProcess]]
 class Crew:
     """`count` workers; `start_worker` starts the one of a slot.
 
-    `on_exit` is told the pid of each that ended, `on_restart` that one is about to be started again.
+    `grace` is how many seconds they may take to drain. `on_exit` is told the pid of each that ended, `on_restart` that
+    one is about to be started again.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class Crew:
         start_worker: Start,
         *,
         patience: Patience,
+        grace: float,
         on_exit: Callable[[int], None],
         on_restart: Callable[[], None],
         backoff: Callable[[], Backoff] = Backoff,
@@ -38,6 +40,7 @@ class Crew:
     ) -> None:
         self._start_worker = start_worker
         self._patience = patience
+        self._grace = grace
         self._on_exit = on_exit
         self._on_restart = on_restart
         self._backoff = backoff
@@ -54,20 +57,17 @@ class Crew:
             workers = await asyncio.gather(*first)
             await asyncio.gather(*(worker.started() for worker in workers))
         except BaseException:
-            await self.drain(grace=0)
+            await self.drain()  # some may serve already
             raise
 
     def reports(self) -> list[Report | None]:
         """The last report of the worker in each slot; None where there is none now."""
         return [worker.report if worker else None for worker in self._workers]
 
-    def versions(self) -> set[str]:
-        """The versions of the rule sets in use; more than one if rule files changed between starts."""
-        return {worker.version for worker in self._workers if worker and worker.ready}
-
-    def pids(self) -> list[int]:
-        """The processes there are."""
-        return [worker.pid for worker in self._workers if worker]
+    @property
+    def gone(self) -> bool:
+        """Whether nobody is left, or nobody was ever started."""
+        return all(task.done() for task in self._tasks)
 
     def tell(self, what: Do) -> None:
         """Say something to everybody; after this, whoever ends is not started again."""
@@ -76,12 +76,12 @@ class Crew:
             if worker:
                 worker.tell(what)
 
-    async def drain(self, grace: float) -> None:
-        """Let everybody finish, for `grace` seconds at most, and wait for their end."""
+    async def drain(self) -> None:
+        """Let everybody finish, for as long as grace lasts, and wait for their end."""
         self.tell(Do.DRAIN)
         if not self._tasks:
             return
-        _, late = await asyncio.wait(self._tasks, timeout=grace)
+        _, late = await asyncio.wait(self._tasks, timeout=self._grace)
         if late:
             self.kill()
         await asyncio.gather(*self._tasks)

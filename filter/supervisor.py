@@ -43,11 +43,6 @@ class Generation:
     listeners: Listeners
     crew: Crew
 
-    @property
-    def grace(self) -> float:
-        """Seconds its workers may take to end."""
-        return self.checked.config.smtp.drain_time + _MARGIN
-
 
 class Supervisor:
     """One run. `check` reads and checks a configuration file, `announce` prints a line for whoever started us."""
@@ -69,7 +64,7 @@ class Supervisor:
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
         self._draining: set[asyncio.Task[None]] = set()
-        self._leaving: list[Crew] = []
+        self._crews: list[Crew] = []  # everybody who is there
         self._number = 0
         self._current: Generation
         self._status: Status
@@ -129,14 +124,18 @@ class Supervisor:
             logs.event(logs.ERROR, "reload_refused", reason=error)
             self._status.reloaded(ReloadOutcome.REFUSED)
             return
+        except Exception as error:  # noqa: BLE001 -- a fault of ours while reloading must not end what works
+            logs.fault("reload_refused", error)
+            self._status.reloaded(ReloadOutcome.REFUSED)
+            return
         old, self._current = self._current, new
+        previous, self._http = self._http, http
         old.listeners.close(but=new.listeners)
-        if http is not self._http:
-            await self._http.stop()
-            self._http = http
+        self._let_go(old)
         logs.event(logs.INFO, "reloaded", generation=self._number)
         self._status.reloaded(ReloadOutcome.DONE)
-        self._let_go(old)
+        if previous is not http:
+            await previous.stop()
 
     async def _prepared(self) -> tuple[Generation, HttpServer]:
         """The next generation, ready; on any error nothing is left of it."""
@@ -152,6 +151,7 @@ class Supervisor:
             generation = self._generation(checked, listeners)
             await generation.crew.start()
         except BaseException:
+            self._crews = [crew for crew in self._crews if not crew.gone]
             listeners.close(but=old.listeners)
             if http is not self._http:
                 await http.stop()
@@ -165,7 +165,7 @@ class Supervisor:
         async def start(slot: int) -> WorkerProcess:
             share = listeners.share(slot, count)
             sockets = tuple((one.fileno(), tls) for one, tls in share)
-            assignment = Assignment(str(self._file.absolute()), checked.text, slot, number, sockets)
+            assignment = Assignment(str(self._file.absolute()), checked.text, checked.version, slot, number, sockets)
             environ = environment({"PROMETHEUS_MULTIPROC_DIR": str(checked.config.store.dir / "metrics")})
             return await WorkerProcess.start(assignment, [one for one, _ in share], self._arguments, environ)
 
@@ -173,9 +173,11 @@ class Supervisor:
             count,
             start,
             patience=self._patience,
+            grace=checked.config.smtp.drain_time + _MARGIN,
             on_exit=self._status.retire,
             on_restart=self._status.restarted,
         )
+        self._crews.append(crew)
         return Generation(checked, listeners, crew)
 
     async def _start_http(self, checked: Checked) -> HttpServer:
@@ -196,13 +198,12 @@ class Supervisor:
 
     def _let_go(self, old: Generation) -> None:
         """Drain a generation in the background."""
-        self._leaving.append(old.crew)
-        task = asyncio.create_task(old.crew.drain(old.grace))
+        task = asyncio.create_task(old.crew.drain())
         self._draining.add(task)
 
         def gone(task: asyncio.Task[None]) -> None:
             self._draining.discard(task)
-            self._leaving.remove(old.crew)
+            self._crews.remove(old.crew)
 
         task.add_done_callback(gone)
 
@@ -232,7 +233,7 @@ class Supervisor:
             self._stop.set()
             return
         logs.event(logs.WARNING, "hurrying")
-        for crew in self._leaving:
+        for crew in self._crews:
             crew.tell(Do.HURRY)
             asyncio.get_running_loop().call_later(_HURRY, crew.kill)
 

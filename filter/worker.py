@@ -85,6 +85,9 @@ async def _start(assignment: Assignment) -> Relay:
     _allow_files(config.smtp.max_connections + 2 * config.next_hop.max_connections + _OTHER_FILES)
     sockets = [(socket.socket(fileno=number), tls) for number, tls in assignment.sockets]
     built = relay.build(config, assignment.slot)
+    if built.version != assignment.version:
+        # The rest of this generation may still judge by the rules as they were.
+        logs.event(logs.WARNING, "rules_changed", checked=assignment.version, loaded=built.version)
     await built.start(sockets)
     return built
 

@@ -92,7 +92,7 @@ def test_the_whole_can_be_unready() -> None:
 
 def test_an_assignment_survives_the_line() -> None:
     """A worker reads what the supervisor wrote, the configuration octet for octet."""
-    assignment = Assignment("/etc/x.toml", '[smtp]\nhostname = "ü"\n', 1, 3, ((5, False), (6, True)))
+    assignment = Assignment("/etc/x.toml", '[smtp]\nhostname = "ü"\n', "v1", 1, 3, ((5, False), (6, True)))
     assert Assignment.read(control.decode(assignment.line())) == assignment
 
 
