@@ -5,6 +5,10 @@ first answers to RCPT it is begun again, unseen: on a fresh connection if a reus
 host if one does not work. RCPT goes out as soon as it is offered, MAIL in the same flight with the first one.
 Raises what `ports.NextHopTransaction` says, and ValueError (a fault of ours) for octets that would break out of their
 command or end the message early; then nothing was sent.
+
+Measured with `tests/bench/bench_next_hop.py --messages 6000` (4 kB, 20 at once, one process, uvloop, two cores with
+other work on them): 160 to 200 us of processor time for a message, and 400 to 520 us by aiosmtplib; the best run made
+5,900 messages/s, that of aiosmtplib 1,900.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
