@@ -181,8 +181,8 @@ class HoldDatabase:
         """The message as it was stored, verified, with or without its content; None if there is none."""
         try:
             number = self._number(queue_id)
-        except UNREADABLE as error:
-            raise DamagedMessageError(f"the file is damaged where its queue id is kept: {error}") from error
+        except UNREADABLE:
+            number = self._number_by_scan(queue_id)
         return None if number is None else self.read(number, content=content)
 
     def read(self, number: int, *, content: bool = True) -> StoredMessage:
@@ -267,4 +267,12 @@ class HoldDatabase:
 
     def _number(self, queue_id: str) -> int | None:
         found = self.connection.execute("SELECT id FROM message WHERE queue_id = ?", (queue_id,)).get
+        return None if found is None else int(found)
+
+    def _number_by_scan(self, queue_id: str) -> int | None:
+        """The row number without the index, which is damaged."""
+        try:
+            found = self.connection.execute("SELECT id FROM message NOT INDEXED WHERE queue_id = ?", (queue_id,)).get
+        except UNREADABLE as error:
+            raise DamagedMessageError(f"the file is damaged where it is looked for: {error}") from error
         return None if found is None else int(found)

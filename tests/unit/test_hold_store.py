@@ -13,7 +13,7 @@ from filter.envelope import RcptTo
 from filter.hold_check import check
 from filter.hold_codec import CopyState, DamagedMessageError, HoldDataError
 from filter.hold_database import Damage, HoldDatabase
-from filter.hold_schema import APPLICATION_ID, MIGRATIONS, open_file
+from filter.hold_schema import APPLICATION_ID, MIGRATIONS, look_over, open_file
 from filter.hold_store import SETTLE_WINDOW, HoldStore
 from filter.policy import Disposition
 from filter.ports import HoldUnavailableError
@@ -306,12 +306,13 @@ def test_a_lost_file_is_not_made_anew(held):
         HoldStore(held.directory)
 
 
-def _filled(directory, messages: int) -> dict[str, object]:
+def _filled(directory, messages: int, octets: int = 0) -> dict[str, object]:
     held = HoldStore(directory)
 
     async def run() -> None:
         for number in range(messages):
-            await held.store(held_message(f"m{number:02}", *map(held_copy, range(3)), octets=2000 + 1500 * number))
+            size = octets or 2000 + 1500 * number
+            await held.store(held_message(f"m{number:02}", *map(held_copy, range(3)), octets=size))
 
     asyncio.run(run())
     found = {f"m{number:02}": held.get(f"m{number:02}").message for number in range(messages)}
@@ -410,6 +411,61 @@ def test_damage_is_told_and_the_rest_is_read(tmp_path):
     assert [copy for copy in copies if isinstance(copy, Damage)] == list(findings.damage)
     assert {copy.queue_id for copy in copies} == set(expected)
     held.close()
+
+
+@pytest.mark.parametrize("filler", [b"\0", b"\xff"])
+@pytest.mark.parametrize("what", ["message leaf", "message internal", "copy leaf", "content leaf", "index leaf"])
+def test_a_lost_page_costs_what_was_on_it(tmp_path, what, filler):
+    """Mail on a page that the disk lost is named; the rest is read; nothing is written to such a file (E7)."""
+    directory = tmp_path / "hold"
+    expected = _filled(directory, 60, octets=100)
+    path = directory / "held.sqlite"
+    size, pages = _pages(path)
+    page = max(page for page, name in pages.items() if name.replace("sqlite_autoindex_message_1", "index") == what)
+    octets = bytearray(path.read_bytes())
+    octets[(page - 1) * size : page * size] = filler * size
+    path.write_bytes(octets)
+    with pytest.raises(HoldDataError, match=r"held\.sqlite: damaged: "):
+        HoldStore(directory)
+    database = HoldDatabase.open(directory, readonly=True)
+    findings = check(database)
+    assert findings.structure
+    damaged = {damage.queue_id for damage in findings.damage}
+    copies = list(database.copies())
+    assert {copy.queue_id for copy in copies} >= set(expected)
+    readable, _ = _read_all(path, expected)
+    assert bool(damaged) == (what != "index leaf")
+    assert damaged <= set(expected)
+    assert readable == len(expected) - len(damaged)
+    database.close()
+
+
+def test_a_connection_that_is_stuck_is_replaced(held, monkeypatch):
+    """If a transaction cannot be ended, the writer goes on with another connection."""
+    asyncio.run(held.store(held_message("one")))
+    stuck, rollback = held._writer, HoldDatabase.rollback
+
+    def fail(database):
+        if database is stuck:
+            raise apsw.IOError
+        rollback(database)
+
+    monkeypatch.setattr(HoldDatabase, "rollback", fail)
+    with pytest.raises(HoldUnavailableError):
+        asyncio.run(held.store(held_message("one")))
+    asyncio.run(held.store(held_message("two")))
+    assert held._writer is not stuck
+    assert held.get("two").message == held_message("two")
+
+
+def test_looking_over_takes_no_longer_than_allowed(tmp_path):
+    """The look at the structure ends when its time is over, and then says nothing."""
+    directory = tmp_path / "hold"
+    _filled(directory, 300, octets=100)
+    connection = open_file(directory, readonly=True)
+    assert look_over(connection, 0.0) == ""
+    assert look_over(connection) == ""
+    connection.close()
 
 
 def test_the_file_says_what_it_is(held):
