@@ -3,14 +3,18 @@
 import os
 import signal
 import smtplib
+import ssl
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trustme
 from support.processes import wait_until
 from support.running import Running, consentry
 from support.script_sink import ScriptSink
+
+from filter.users import hash_password
 
 pytestmark = pytest.mark.integration
 
@@ -71,6 +75,49 @@ def test_nobody_may_relay_unless_allowed(tmp_path: Path, sink: ScriptSink, rules
         code, text = relay.send(SERVICE % 1, ["a@home.example"])
         assert (code, text[:5]) == (550, b"5.7.1")
         assert not sink.transactions
+
+
+def test_users_relay_inside_tls(tmp_path: Path, sink: ScriptSink, rules_cache: Path) -> None:
+    """With a certificate and users, whoever logs in may relay, by STARTTLS or on the TLS port; nobody else may (C6)."""
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    for name, content in (
+        ("key.pem", issued.private_key_pem.bytes().decode()),
+        ("users", f"ann:{hash_password('correct horse')}\n"),
+    ):
+        (tmp_path / name).write_text(content)
+        (tmp_path / name).chmod(0o600)
+    believe = ssl.create_default_context()
+    authority.configure_trust(believe)
+    smtp = 'tls_listen = ["127.0.0.1:0"]\ntls_cert_file = "cert.pem"\ntls_key_file = "key.pem"\nusers_file = "users"\n'
+    with Running(tmp_path, sink.port, cache=rules_cache, workers=1, smtp=smtp).wait_ready() as relay:
+        with relay.client() as client:
+            client.ehlo()
+            assert not client.has_extn("auth")
+            client.starttls(context=believe)
+            client.login("ann", "correct horse")
+            client.sendmail("service@bank.example", ["a@home.example"], SERVICE % 1)
+        with smtplib.SMTP_SSL(*relay.address("smtps"), timeout=30, context=believe) as client:
+            client.ehlo()
+            client.mail("service@bank.example")
+            assert client.rcpt("a@home.example")[0] == 550
+            client.rset()
+            client.login("ann", "correct horse")
+            client.sendmail("service@bank.example", ["a@home.example"], SERVICE % 2)
+    assert len(sink.delivered) == 2
+
+
+def test_diverted_copies_go_elsewhere(tmp_path: Path, sink: ScriptSink, rules_cache: Path) -> None:
+    """A copy that the policy diverts goes to the address set for that, and says whom it was for."""
+    rest = '[policy]\non_consent_unavailable = "divert"\n[divert]\naddress = "seen@archive.example"\n'
+    with Running(tmp_path, sink.port, cache=rules_cache, workers=1, rest=rest).wait_ready() as relay:
+        assert relay.send(MARKETING % 1, ["a@home.example"])[0] == 250
+    (diverted,) = sink.delivered
+    assert b"RCPT TO:<seen@archive.example>" in diverted.accepted[0]
+    assert diverted.data is not None
+    assert b"X-Consentry-Original-Recipient: " in diverted.data
+    assert b"a@home.example" in diverted.data
 
 
 def test_a_worker_that_is_killed_is_replaced(tmp_path: Path, sink: ScriptSink, rules_cache: Path) -> None:
