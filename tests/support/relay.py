@@ -159,6 +159,12 @@ class Relay(Running):
                     found.append(Copy(message_id(stored.message.content), recipient, each.queue_id))
         return found
 
+    def content(self, queue_id: str) -> bytes | None:
+        """The content of a message of which copies are in the hold store; None if none are, or none are live."""
+        with self._hold() as hold:
+            stored = hold.get(queue_id)
+            return stored.message.content if stored and stored.has_content else None
+
     @contextmanager
     def _hold(self) -> Iterator[HoldDatabase]:
         """The file of held mail; it is written to only to repair the log that a kill has left."""
