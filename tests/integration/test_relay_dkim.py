@@ -46,7 +46,7 @@ MESSAGES = {
     "spaces and dots": HEAD + b"\r\n" + OFFER + b". \r\n.\t.  x  \r\n..\r\n...\r\n trailing   \t \r\n",
     "no body": HEAD + b"\r\n",
     "odd fields": HEAD
-    + b"Empty:\r\nX-Tab:\tone\r\n\ttwo\r\nRECEIVED: from a by b; now\r\nx-Tab : three\r\n\r\n"
+    + b"Empty:\r\nX-Tab:\tone\r\n\ttwo\r\nRECEIVED: from a by b; now\r\nx-Tab:three\r\n\r\n"
     + OFFER,
 }
 
