@@ -55,6 +55,9 @@ class SmtpService:
         loop = asyncio.get_running_loop()
         pattern = self._session(loop, implicit_tls=implicit_tls)
         for bound in sockets:
+            if bound.family in {socket.AF_INET, socket.AF_INET6}:
+                # Accepted sockets inherit it; a reply in two parts must not wait for the client's delayed ACK.
+                bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             server = await loop.create_server(pattern.another, sock=bound, backlog=_BACKLOG)
             self._servers.append(server)
 

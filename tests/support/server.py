@@ -32,6 +32,14 @@ def run(work: Coroutine[Any, Any, Any], loop_factory: Callable[[], asyncio.Abstr
         return runner.run(work)
 
 
+async def until(reached: Callable[[], bool]) -> None:
+    """Wait for what nobody announces; AssertionError after a while."""
+    deadline = asyncio.get_running_loop().time() + PATIENCE
+    while not reached():
+        assert asyncio.get_running_loop().time() < deadline, "waited in vain"
+        await asyncio.sleep(0.002)
+
+
 @dataclass
 class FakeTransaction:
     """One transaction as the door drove it; `events` in their order."""
@@ -127,15 +135,21 @@ async def running(
     relay_networks: Any = LOOPBACK,
     host: str = "127.0.0.1",
     implicit_tls: bool = False,
+    buffer: int = 0,
     **settings: Any,
 ) -> AsyncIterator[Running]:
-    """A server with a door on an ephemeral port; at the end every session must be over or end by the drain."""
+    """A server with a door on an ephemeral port; at the end every session must be over or end by the drain.
+
+    `buffer` is the size of the kernel's buffer for what a client does not read.
+    """
     pipeline = FakePipeline()
     door = Door(pipeline, lambda: pipeline.capabilities, lambda _: pipeline.room, relay_networks)
     service = SmtpService(
         door, ServerSettings(hostname="relay.example", limits=limits or Limits(tick=0.05), **settings)
     )
     bound = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    if buffer:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
     await service.listen([bound], implicit_tls=implicit_tls)
     try:
         yield Running(service, pipeline, bound.getsockname()[1])
