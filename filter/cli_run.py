@@ -4,6 +4,7 @@ What runs the relay is loaded by the command that needs it, so that all others s
 """
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -33,7 +34,8 @@ def run(
 
 
 def _announce(line: str) -> None:
-    print(line, flush=True)  # noqa: T201 -- whoever waits for "ready" reads it
+    with suppress(OSError):  # nobody reads it: that is no reason not to serve
+        print(line, flush=True)  # noqa: T201 -- whoever waits for "ready" reads it
 
 
 @users_commands.command("hash")

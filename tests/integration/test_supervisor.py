@@ -32,6 +32,7 @@ class Run:
         self.directory = directory
         self.plan: dict[str, Any] = {"lives": str(directory)}
         self.settings = ""
+        self.workers = 2
         self.problem = ""
         self.said: asyncio.Queue[str] = asyncio.Queue()
         self.smtp = self.http = ("", 0)
@@ -41,7 +42,8 @@ class Run:
         """The configuration of now, or its problem."""
         if self.problem:
             raise ConfigError(self.problem, [])
-        text = f"workers = 2\n{self.settings}[smtp]\nlisten = ['127.0.0.1:0']\n[http]\nlisten = '127.0.0.1:0'\n"
+        ports = "[smtp]\nlisten = ['127.0.0.1:0']\n[http]\nlisten = '127.0.0.1:0'\n"
+        text = f"workers = {self.workers}\n{self.settings}{ports}"
         return Checked(parse_config(text.encode(), file), json.dumps(self.plan), "v1", (0, 0))
 
     def start(self, patience: Patience) -> None:
@@ -205,6 +207,21 @@ def test_a_reload_replaces_the_workers(run: Run) -> None:
             await until(lambda: _all_answer(run, 2))
             assert (await run.health())["workers"] == {"wanted": 2, "ready": 2}
             assert 'consentry_reloads_total{outcome="done"} 1.0' in (await run.ask("/metrics"))[1]
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_reload_changes_the_number_of_workers(run: Run, workers: int) -> None:
+    """With fewer or more workers every connection to the port is still answered (I4)."""
+
+    async def story() -> None:
+        async with running(run):
+            run.workers = workers
+            os.kill(os.getpid(), signal.SIGHUP)
+            await until(lambda: _all_answer(run, 2))
+            assert (await run.health())["workers"] == {"wanted": workers, "ready": workers}
+            assert [await run.generation() for _ in range(20)] == [2] * 20
 
     asyncio.run(story())
 

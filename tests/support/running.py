@@ -131,6 +131,19 @@ class Running:
         expected = wanted.items()
         wait_until(lambda: expected <= _hashable(self.health()).items(), f"health {wanted}", seconds=SECONDS)
 
+    def counter(self, name: str) -> float:
+        """The value of a counter without labels."""
+        for line in self.get("/metrics")[1].splitlines():
+            if line.startswith(f"consentry_{name}_total "):
+                return float(line.split()[1])
+        raise AssertionError(f"no counter {name}")
+
+    def reload(self) -> None:
+        """Have it read its configuration, and wait until the workers of before have left."""
+        before = set(self.worker_pids())
+        self.signal(signal.SIGHUP)
+        wait_until(lambda: not before & set(self.worker_pids()), "the old workers to leave", seconds=SECONDS)
+
     def journal(self) -> list[Mapping[str, Any]]:
         """Every event of every worker, in the order of time."""
         files = (self.store / "journal").glob("*.jsonl")
