@@ -1,125 +1,198 @@
-"""`consentry demo`: a mailbox of realistic messages, judged for recipients in every consent state.
+"""`consentry demo`: the relay at work between a sender and a next hop of the demo's own, on this machine.
 
-Everything comes from `config/demo`: the mailbox, the consent records and the configuration. The consent index is built
-anew in a directory of its own, and the clock is fixed (`AS_OF`), so that the table is the same on every run.
+A mailbox of realistic messages (`config/demo`) is sent by SMTP to recipients in every consent state; then it is shown
+where each copy is. Everything stays up until Ctrl-C, unless `once`. Raises DemoError and whatever keeps a relay from
+starting; ends with status 1 when a copy is not where it must be.
 """
 
-import shutil
+import signal
+import smtplib
 import sys
-from collections.abc import Sequence
-from email.utils import getaddresses
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
-from rich.table import Table
 from rich.text import Text
 
 from . import app, console
-from .config import load_config
+from .address import SubjectKeyer
+from .config import Config, load_config
 from .consent_import import import_file
-from .decision import Decider, Decision
-from .display import visible
-from .errors import ConsentDataError
-from .explain import BECAUSE, DONE, MEANING
-from .message import parse_message
-from .policy import Disposition, Reason
-from .resources import config_dir
+from .demo_copies import ACCEPTED, Followed, Journal, Sent, held, whereabouts
+from .demo_mailbox import SOURCE, DemoError, Mail, mailbox, prepare
+from .demo_page import arrival, balance, page, picture, sound
+from .demo_relay import DemoRelay, port_or_any
+from .demo_sink import HOST, DemoSink
 
-_MARK: Final = ".consentry-demo"
-AS_OF: Final = 1_795_165_200_000  # 2026-11-20T09:00Z; the consent records are dated around it
+SMTP_PORT: Final = 2625
+NEXT_HOP_PORT: Final = 2525
+HTTP_PORT: Final = 9625
+_TIMEOUT: Final = 60.0  # seconds for any reply
+_LOOK_EVERY: Final = 0.5  # seconds between looks at the journal
 
 
-def run_demo(directory: Path) -> None:
-    """Build the index in `directory` (emptied first), judge the mailbox, and print who gets what."""
-    source = config_dir() / "demo"
-    config_file = _prepare(directory, source)
-    config = load_config(config_file)
+def run_demo(directory: Path, *, once: bool = True) -> None:
+    """Show the demo in `directory`, which is emptied first; with `once`, end when everything is shown."""
+    with _interruptible():
+        try:
+            good = _run(directory, once=once)
+        except KeyboardInterrupt:
+            raise DemoError("interrupted before everything was shown") from None
+    if not good:
+        raise console.found_something()
+
+
+def _run(directory: Path, *, once: bool) -> bool:
+    """Put everything up, show it and, unless `once`, stay; whether every copy was where it must be."""
+    records = prepare(directory, datetime.now(UTC).date())
+    with DemoSink(port_or_any(NEXT_HOP_PORT)) as sink:
+        config_file = _configure(directory, sink.port)
+        config = load_config(config_file)
+        keyer = _import(config, records)
+        journal = Journal(config.store.dir / "journal", keyer)
+        with DemoRelay(config_file, directory / "relay.log") as relay:
+            followed = _follow(config, relay, sink, journal)
+            console.out.print(page(followed))
+            console.out.print(balance(followed))
+            _explain(followed, config_file)
+            if not once:
+                _addresses(relay, directory)
+                _invite(followed, relay.addresses["smtp"])
+                _stay(relay, journal)
+    return sound(followed)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the demo as Ctrl-C does: everything it started ends with it."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _configure(directory: Path, next_hop: int) -> Path:
+    """The demo's configuration, with the usual ports or, where one is taken, another."""
+    text = (SOURCE / "filter.toml").read_text("utf-8")
+    for usual, port in (
+        (SMTP_PORT, port_or_any(SMTP_PORT)),
+        (NEXT_HOP_PORT, next_hop),
+        (HTTP_PORT, port_or_any(HTTP_PORT)),
+    ):
+        text = text.replace(f'"{HOST}:{usual}"', f'"{HOST}:{port}"')
+    file = directory / "filter.toml"
+    file.write_text(text, "utf-8")
+    return file
+
+
+def _import(config: Config, records: Path) -> SubjectKeyer:
+    """Take in the consent records; gives the keyer that the index is made with."""
     with app.consent_store(config, readonly=False) as store:
-        report = import_file(store, source / "consents.csv", now=AS_OF)
+        report = import_file(store, records, now=console.now())
         if not report.imported:
-            raise ConsentDataError("; ".join(str(problem) for problem in report.problems))
-        console.out.print(f"{report.accepted} consent records imported for the demo, as of 20 November 2026.\n")
-        with console.busy("Reading the rules (compiled once, then cached) …"):
-            loaded = app.rules(None)
-        decider = app.decider(config, loaded, store)
-        decided = [(file, _decide(file, decider)) for file in sorted((source / "mailbox").glob("*.eml"))]
-    console.out.print(_table(decided))
-    _closing(decided, config_file)
+            raise DemoError("; ".join(str(problem) for problem in report.problems))
+        console.out.print(f"{report.accepted} consent records imported, dated relative to today.")
+        return store.keyer
 
 
-def _prepare(directory: Path, source: Path) -> Path:
-    """An empty demo directory with its configuration; anything that is not a demo's own is left alone."""
-    mark = directory / _MARK
-    if directory.exists() and any(directory.iterdir()) and not mark.is_file():
-        raise ConsentDataError(f"{directory}: not empty and no demo directory; name another with --dir")
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    mark.touch()
-    shutil.rmtree(directory / "store", ignore_errors=True)
-    return Path(shutil.copyfile(source / "filter.toml", directory / "filter.toml"))
+def _follow(config: Config, relay: DemoRelay, sink: DemoSink, journal: Journal) -> list[Followed]:
+    """Send the mail, and find out where every copy is."""
+    mails = mailbox()
+    with console.busy("Starting the relay (the first time it compiles the rules) …"):
+        relay.wait_ready()
+    smtp = relay.addresses["smtp"]
+    console.out.print(picture(len(mails), config.workers, smtp, f"{HOST}:{sink.port}"))
+    with console.busy("Sending …"):
+        sent = [_send(mail, smtp) for mail in mails]
+    journal.look()
+    return list(whereabouts(sent, sink.delivered(), held(config.store.dir / "hold"), journal))
 
 
-def _decide(file: Path, decider: Decider) -> Decision:
-    raw = file.read_bytes()
-    message = parse_message(raw)
-    return decider.decide(message, message.from_address or None, recipients(raw), AS_OF)
+def _send(mail: Mail, smtp: str) -> Sent:
+    """Send a message to all its recipients in one transaction, in a session of its own."""
+    host, _, port = smtp.rpartition(":")
+    refused = {}
+    try:
+        with smtplib.SMTP(host, int(port), local_hostname="sender.example", timeout=_TIMEOUT) as client:
+            client.ehlo()
+            client.mail(mail.sender)
+            for recipient in mail.recipients:
+                code, text = client.rcpt(recipient)
+                if code != ACCEPTED:
+                    refused[recipient] = f"{code} {text.decode('utf-8', 'replace')}"
+            code, text = client.data(mail.content)
+    except (OSError, smtplib.SMTPException) as error:
+        raise DemoError(f"{mail.file.name} could not be sent to {smtp}: {error}") from error
+    return Sent(mail, refused, code, text.decode("utf-8", "replace"))
 
 
-def recipients(raw: bytes) -> list[str]:
-    """The addresses in the To field of a demo message."""
-    head = raw.replace(b"\r\n", b"\n").partition(b"\n\n")[0]
-    unfolded = head.replace(b"\n ", b" ").replace(b"\n\t", b" ")
-    fields = [line[3:].decode() for line in unfolded.split(b"\n") if line.lower().startswith(b"to:")]
-    return [address for _, address in getaddresses(fields)]
-
-
-def _table(decided: Sequence[tuple[Path, Decision]]) -> Table:
-    table = Table(header_style="dim", pad_edge=False, show_edge=False)
-    table.add_column("message", max_width=36)
-    table.add_column("judged", no_wrap=True)
-    table.add_column("recipient", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
-    table.add_column("because", min_width=36)
-    for file, decision in decided:
-        first = True
-        for one in decision.recipients:
-            word, style = DONE[one.verdict.disposition]
-            # That it is disguised stands beside the label; here what the recipient has said is of interest.
-            disguised = one.verdict.reason is Reason.DISGUISED_MARKETING
-            because = BECAUSE[one.verdict.notes[0] if disguised else one.verdict.reason]
-            table.add_row(
-                _message(file, decision) if first else "",
-                _label(decision) if first else "",
-                visible(one.recipient),
-                Text(word, style=style),
-                visible(because),
-                end_section=one is decision.recipients[-1],
-            )
-            first = False
-    return table
-
-
-def _message(file: Path, decision: Decision) -> Text:
-    return Text.assemble((file.name.partition("-")[0] + " ", "dim"), visible(decision.message.subject, "bold"))
-
-
-def _label(decision: Decision) -> Text:
-    classification = decision.classification
-    style = "red" if classification.label.promotional else "green"
-    declared = "\ndeclared service" if classification.disguised else ""
-    return Text.assemble((MEANING[classification.label][0], style), (declared, "yellow"))
-
-
-def _closing(decided: Sequence[tuple[Path, Decision]], config_file: Path) -> None:
-    verdicts = [one.verdict.disposition for _, decision in decided for one in decision.recipients]
-    held = sum(verdict is not Disposition.RELAY for verdict in verdicts)
-    console.out.print(
-        f"\n{len(decided)} messages, {len(verdicts)} copies: {len(verdicts) - held} relayed, {held} held."
+def _explain(followed: Sequence[Followed], config_file: Path) -> None:
+    """The command that tells why."""
+    shown = next((one for one in followed if one.disguised), followed[0])
+    console.out.print("\nWhy, in words a lawyer can read:\n")
+    _command(
+        f"{_program()} explain {_short(shown.sent.mail.file)}",
+        *(f"--rcpt {one}" for one in _one_of_each(shown)),
+        f"-c {_short(config_file)}",
     )
-    shown = next(((f, d) for f, d in decided if d.classification.disguised), decided[0])
-    rcpt = " ".join(f"--rcpt {one.recipient}" for one in shown[1].recipients[:2])
-    command = f"{_program()} explain {_short(shown[0])} {rcpt} --at 2026-11-20T09:00 -c {config_file}"
-    console.out.print("To see why, in words a lawyer can read:\n")
-    console.out.print(Text(f"  {command}"), soft_wrap=True)
+
+
+def _one_of_each(followed: Followed) -> list[str]:
+    """The first recipient of each place."""
+    return list({copy.place: copy.recipient for copy in reversed(followed.copies)}.values())[::-1]
+
+
+def _addresses(relay: DemoRelay, directory: Path) -> None:
+    """What is running, and where to look at it."""
+    console.out.print("\nThe relay is still running:\n")
+    for what, where in (
+        ("mail", f"{relay.addresses['smtp']} (SMTP)"),
+        ("health", f"http://{relay.addresses['http']}/readyz"),
+        ("metrics", f"http://{relay.addresses['http']}/metrics"),
+        ("journal", f"{_short(directory / 'store' / 'journal')}"),
+        ("log", f"{_short(relay.log)}"),
+    ):
+        console.out.print(Text(f"  {what:<8} {where}"), soft_wrap=True)
+
+
+def _command(first: str, *rest: str) -> None:
+    """A command to type, broken where a shell allows it."""
+    console.out.print(Text("  " + " \\\n    ".join([first, *rest])), soft_wrap=True)
+
+
+def _invite(followed: Sequence[Followed], smtp: str) -> None:
+    """The command that sends one more message."""
+    last = followed[-1].sent.mail
+    console.out.print("\nSend a message yourself; what becomes of it appears below:\n")
+    _command(
+        f"curl smtp://{smtp} -T {_short(last.file)}",
+        f"--mail-from {last.sender}",
+        *(f"--mail-rcpt {one}" for one in _one_of_each(followed[-1])),
+    )
+    console.out.print("\nCtrl-C ends everything.\n")
+
+
+def _stay(relay: DemoRelay, journal: Journal) -> None:
+    """Print what becomes of further mail until somebody has seen enough."""
+    try:
+        while relay.running:
+            for queue_id, copy in journal.look():
+                console.out.print(arrival(copy, journal.label(queue_id)))
+            time.sleep(_LOOK_EVERY)
+    except KeyboardInterrupt:
+        console.out.print("\nDraining; then everything ends.")
+    else:
+        raise relay.failure("has ended")
 
 
 def _program() -> str:
