@@ -182,6 +182,45 @@ def test_diverted_copies_go_elsewhere(tmp_path: Path, sink: ScriptSink, rules_ca
     assert b"a@home.example" in diverted.data
 
 
+def test_a_successor_settles_what_was_in_flight(tmp_path: Path, rules_cache: Path) -> None:
+    """A worker is killed while the next hop is about to answer: its successor notes the doubt before it serves (D5)."""
+    release = threading.Event()
+
+    def when_released(_command: object) -> None:
+        release.wait(30)
+
+    with (
+        ScriptSink({".": when_released}) as sink,
+        Running(tmp_path, sink.port, cache=rules_cache, workers=1).wait_ready() as relay,
+    ):
+        client = relay.client()
+        client.ehlo()
+        client.mail("service@bank.example")
+        client.rcpt("a@home.example")
+        lost: list[Exception] = []
+
+        def send() -> None:
+            try:
+                client.data(SERVICE % 1)
+            except (smtplib.SMTPException, OSError) as error:
+                lost.append(error)
+
+        sending = threading.Thread(target=send)
+        sending.start()
+        sink.wait_until(lambda: any(each.verb == "." for each in sink.commands), "the final dot")
+        (killed,) = relay.worker_pids()
+        os.kill(killed, signal.SIGKILL)
+        sending.join(30)
+        client.close()
+        assert lost
+        release.set()
+        assert relay.send(SERVICE % 1, ["a@home.example"])[0] == 250  # the client tries again
+        events = [each["event"] for each in relay.journal()]
+        second = events.index("started", 1)
+        assert events.count("in_doubt") == 1
+        assert events.index("in_doubt") < second
+
+
 def test_workers_leave_with_their_supervisor(tmp_path: Path, sink: ScriptSink, rules_cache: Path) -> None:
     """After kill -9 of the supervisor no worker stays behind, and the relay can be started again at once."""
     with Running(tmp_path, sink.port, cache=rules_cache, workers=1).wait_ready() as relay:
