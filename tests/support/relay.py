@@ -60,9 +60,10 @@ class Relay(Running):
         cache: Path,
         workers: int = 2,
         consents: Mapping[str, str] | None = None,
+        port: int | None = None,
         **settings: str,
     ) -> None:
-        self.port = free_port()
+        self.port = port or free_port()
         self._starts = 0
         self._killed: set[int] = set()
         self._consents = consents or {}
@@ -140,6 +141,11 @@ class Relay(Running):
             return self._serves()
 
         wait_until(back, f"every worker; the last start printed {self.process.output}", seconds=SECONDS)
+
+    def wait_metric(self, name: str, value: float) -> None:
+        """Return when a metric without labels has this value."""
+        line = f"\n{name} {value:.1f}\n"
+        wait_until(lambda: line in self.get("/metrics")[1], line, seconds=SECONDS)
 
     def events(self, name: str | None = None) -> list[Mapping[str, Any]]:
         """Every event in the journal so far, or those of one name; lines torn by a kill are left out."""
