@@ -140,7 +140,7 @@ class WorkerProcess:
                 line = await asyncio.wait_for(self._reader.readline(), limit)
             except TimeoutError:
                 self.silent = True
-                self.failure = self.failure or f"a worker was not ready within {limit:g} s"
+                self.failure = f"no sign of life for {limit:g} s" if self.ready else f"not ready within {limit:g} s"
                 await self._last_words()
                 return
             except (ConnectionError, ValueError):  # a line beyond every limit is no line of ours
