@@ -8,9 +8,7 @@ a constant 451 and the transaction is given up. Nothing is raised to the event l
 """
 
 import asyncio
-import logging
 import ssl
-import traceback
 from collections import defaultdict
 from collections.abc import Coroutine
 from copy import copy
@@ -18,7 +16,7 @@ from typing import Any, Final, Self, cast
 
 from aiosmtpd.smtp import SMTP
 
-from . import replies, smtp_tls
+from . import logs, replies, smtp_tls
 from .data_reader import Data, DataReader
 from .envelope import MAX_LINE
 from .replies import Reply
@@ -26,8 +24,6 @@ from .smtp_limits import Limits
 from .smtp_lines import BareLineFeedError, Input, LineTooLongError
 from .smtp_session import Envelope, Session, Transaction, peer_address
 from .smtp_sessions import Sessions
-
-log = logging.getLogger(__name__)
 
 Work = Coroutine[Any, Any, Reply | None]
 _MAX_AHEAD: Final = 64 * 1024  # octets a client may send while a reply is being worked out
@@ -224,7 +220,7 @@ class Channel(SMTP):
                 transport, self, context, seconds=self.limits.tls_timeout, early=self.input.take
             )
         except OSError as error:
-            log.info("no TLS with a client: %s", type(error).__name__)
+            logs.event(logs.INFO, "tls_failed", error=type(error).__name__)
             transport.abort()
             self.connection_lost(error)
             return False
@@ -302,11 +298,9 @@ class Channel(SMTP):
 
     # The end of things.
 
-    def fault(self, error: BaseException) -> Reply:
-        """Whatever went wrong unexpectedly: said in the log without the error's text, to the client as a constant."""
-        frame = traceback.extract_tb(error.__traceback__)[-1:]
-        place = f"{frame[0].filename}:{frame[0].lineno}" if frame else "?"
-        log.error("fault in an SMTP session: %s at %s", type(error).__name__, place)
+    def fault(self, error: Exception) -> Reply:
+        """Whatever went wrong unexpectedly: reported, and to the client a constant without the error's text."""
+        self.sessions.report("smtp", error)
         self._message = None
         self.abandon()
         return replies.INTERNAL_ERROR
@@ -336,7 +330,7 @@ class Channel(SMTP):
 
     def _spawned(self, task: asyncio.Task[None]) -> None:
         self._background.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if not task.cancelled() and isinstance(error := task.exception(), Exception):
             self.fault(error)
         if self.transport is None and self._pending is None and not self._background:
             self.sessions.remove(self)

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from . import logs
+from .ports import Report
 from .smtp_auth import PasswordChecker
 from .smtp_in import Server
 from .smtp_limits import Limits
@@ -39,12 +41,12 @@ class ServerSettings:
 class SmtpService:
     """All SMTP listeners and sessions of a worker. To be made and used within its event loop."""
 
-    def __init__(self, handler: object, settings: ServerSettings) -> None:
-        """`handler` has aiosmtpd's hooks; it is the door, or a test's own."""
+    def __init__(self, handler: object, settings: ServerSettings, report: Report = logs.fault) -> None:
+        """`handler` has aiosmtpd's hooks: the door. `report` is told of faults, as "smtp"."""
         # aiosmtpd logs command lines, and addresses with them.
         for name in ("mail.log", "mail.debug"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        self.sessions = Sessions(settings.limits)
+        self.sessions = Sessions(settings.limits, report)
         self._handler = handler
         self._settings = settings
         self._passwords = PasswordChecker(settings.users) if settings.users is not None else None

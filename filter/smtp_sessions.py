@@ -6,6 +6,8 @@ Raises nothing. Time is the event loop's.
 import asyncio
 from typing import Protocol
 
+from . import logs
+from .ports import Report
 from .smtp_limits import Limits, Usage
 
 
@@ -22,8 +24,10 @@ class Watched(Protocol):
 class Sessions:
     """The sessions there are. A session is one of them until its last delivery is over, connected or not."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, report: Report = logs.fault) -> None:
+        """`report` is told of every fault of a session, as "smtp"."""
         self.limits = limits
+        self.report = report
         self.usage = Usage(limits)
         self.draining = False
         self._all: set[Watched] = set()

@@ -9,15 +9,6 @@ from collections.abc import Callable
 from typing import cast
 
 
-def server_context(certificate: str, key: str) -> ssl.SSLContext:
-    """What a server needs for TLS 1.2 and later; raises OSError and ssl.SSLError for files that cannot be used."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.options |= ssl.OP_NO_RENEGOTIATION
-    context.load_cert_chain(certificate, key)
-    return context
-
-
 def version(transport: asyncio.BaseTransport) -> str:
     """The version of TLS that is in force, such as "TLSv1.3"; empty for none."""
     secured = transport.get_extra_info("ssl_object")
