@@ -12,11 +12,17 @@ RUN /opt/consentry/bin/python -m hatchling build --target wheel --directory /tmp
  && python -m pip --python /opt/consentry/bin/python install --no-cache-dir --no-deps --no-index /tmp/wheel/*.whl
 
 FROM python:3.13-slim
-RUN useradd --system --uid 10001 --home-dir /var/lib/consentry --create-home consentry
+RUN useradd --system --uid 10001 --home-dir /var/lib/consentry --create-home consentry \
+ && chmod 700 /var/lib/consentry
 COPY --from=build /opt/consentry /opt/consentry
-ENV PATH=/opt/consentry/bin:$PATH PYTHONUNBUFFERED=1
+# Mount the configuration here; in it store.dir = "/var/lib/consentry", smtp.listen = ["0.0.0.0:2625"].
+ENV PATH=/opt/consentry/bin:$PATH PYTHONUNBUFFERED=1 CONSENTRY_CONFIG=/etc/consentry/filter.toml
 USER consentry
 WORKDIR /var/lib/consentry
 VOLUME /var/lib/consentry
+EXPOSE 2625 9625
+# Alive, not ready: restarting helps against neither a full disk nor a next hop that is down.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=120s \
+  CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:9625/livez', timeout=4)"]
 ENTRYPOINT ["consentry"]
-CMD ["--help"]
+CMD ["run"]
