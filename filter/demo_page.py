@@ -60,8 +60,9 @@ def page(followed: Sequence[Followed]) -> RenderableType:
 
 def _heading(one: Followed) -> RenderableType:
     number = one.sent.mail.file.name.partition("-")[0]
-    heading = Text.assemble((number + "  ", "dim"), visible(one.sent.mail.subject, "bold"), "  ", _label(one.label))
-    return heading.append(", sent as service", "yellow") if one.disguised else heading
+    disguised = (", sent as service", "yellow") if one.disguised else ""
+    subject = visible(one.sent.mail.subject, "bold")
+    return Text.assemble((number + "  ", "dim"), subject, " [", _label(one.label), disguised, "]")
 
 
 def _label(label: Label | None) -> Text:
