@@ -276,9 +276,6 @@ class Transaction:
         pipeline = self._pipeline
         why, reply = self._account_for(error)
         undone = await self._void()
-        if undone:
-            self._land()
-        await self.abort()
         at = pipeline.clock()
         lines = [events.turned_away(self.queue_id, at, why, reply.code, permanent=reply.permanent)]
         if why is Outcome.IN_DOUBT:
@@ -287,6 +284,9 @@ class Transaction:
         if not undone:
             lines.append(events.plain(Event.NOT_VOIDED, self.queue_id, at))
         pipeline.journal.write(lines)
+        if undone:  # and only now: whoever is killed before is followed by one that says again what was in doubt
+            self._land()
+        await self.abort()
         return why, reply
 
     def _account_for(self, error: Exception) -> tuple[Outcome, Reply]:

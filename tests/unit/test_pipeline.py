@@ -207,6 +207,17 @@ def test_a_lost_reply_is_in_doubt(world: World) -> None:
     assert world.count("in_doubt") == 1
 
 
+def test_doubt_is_noted_whatever_happens_next(world: World) -> None:
+    """A worker that is killed while it leaves a message in doubt has said so, or its successor does (D5)."""
+    world.hop.arrives_in_doubt = True
+    world.script.fail = {"hop.data": fakes.IN_DOUBT, "hop.abort": fakes.Crash()}
+    with pytest.raises(fakes.Crash):
+        world.send(ONE_OF_EACH, SERVICE)
+    world.restart()
+    assert world.hop.reached
+    assert world.journal.of(Event.IN_DOUBT)
+
+
 @pytest.mark.parametrize("call", ["hop.restart", "hop.data"])
 def test_a_next_hop_that_is_gone(world: World, call: str) -> None:
     """A connection lost before the dot: 451, nothing handed over, nothing left."""
