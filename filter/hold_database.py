@@ -144,9 +144,10 @@ class HoldDatabase:
         """Remember a message key from now on."""
         self.connection.execute("INSERT OR REPLACE INTO message_key (key, kind, at) VALUES (?, ?, ?)", (key, kind, at))
 
-    def forget(self, key: bytes, kind: KeyKind) -> None:
-        """Remember it no more."""
+    def forget(self, key: bytes, kind: KeyKind) -> bool:
+        """Remember it no more; whether it was remembered."""
         self.connection.execute("DELETE FROM message_key WHERE key = ? AND kind = ?", (key, kind))
+        return self.connection.changes() > 0
 
     def note(self, name: str, value: str) -> None:
         """Keep a remark on the store as a whole, in place of an earlier one of that name."""

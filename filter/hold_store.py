@@ -138,9 +138,11 @@ class HoldStore:
         """Remember that this message was taken, though the client may not know; for the settle window."""
         await self._write(lambda database: database.remember(key, KeyKind.TAKEN, at))
 
-    async def forget(self, key: bytes) -> None:
-        """The client has been told now."""
-        await self._write(lambda database: database.forget(key, KeyKind.TAKEN))
+    async def forget(self, key: bytes) -> bool:
+        """The client is told now; whether the key was remembered until then. Of callers at once one is told so."""
+        found: list[bool] = []  # of each try, of which the last was committed
+        await self._write(lambda database: found.append(database.forget(key, KeyKind.TAKEN)))
+        return found[-1]
 
     async def mark_unscannable(self, key: bytes, at: int) -> None:
         """Remember that a worker died judging this message: it is not judged again within the settle window."""

@@ -5,6 +5,7 @@ message to the same recipients, and tells nobody anything without the secret. No
 ValueError for a secret that is too short or too long, nothing else.
 """
 
+import re
 import secrets
 import string
 from collections.abc import Iterable
@@ -20,6 +21,13 @@ _PERSON: Final = b"consentry msgkey"  # keeps these keys apart from everything e
 _LETTERS: Final = string.digits + string.ascii_uppercase
 _SUFFIX: Final = 6  # letters that tell processes apart: one chance in two thousand million, and in the same millisecond
 _IN_ONE_MILLISECOND: Final = 0x10000
+_MESSAGE_ID: Final = re.compile(rb"^message-id[ \t]*:(?:[ \t]|\r\n[ \t])*[^ \t\r]", re.IGNORECASE | re.MULTILINE).search
+
+
+def has_message_id(content: bytes) -> bool:
+    """Whether the header has a Message-ID: only then are two equal messages certainly one (RFC 5322 section 3.6.4)."""
+    end = 0 if content.startswith(b"\r\n") else content.find(b"\r\n\r\n")
+    return _MESSAGE_ID(content, 0, len(content) if end < 0 else end) is not None
 
 
 class QueueIds:

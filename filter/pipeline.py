@@ -2,7 +2,8 @@
 
 Recipients are offered to the next hop as they arrive, so its refusals reach the client at RCPT. At the end of data:
 
-1. a message that was taken before, and whose client never learned it, is answered 250 and goes no further;
+1. a message that was taken before, and whose client never learned it, is answered 250 and goes no further, if it has
+   a Message-ID: without one an equal message may be another, and twice beats never;
 2. it is judged, and the verdicts are in the journal before anything is sent;
 3. copies that are not relayed go to the hold store, which has them on disk before anything is sent;
 4. the relayed copies go to the next hop, whose reply decides: with anything but a 2xx the stored copies are void;
@@ -28,7 +29,7 @@ from .diverting import UNDO_TIMEOUT, give_up
 from .envelope import Client, MailFrom, RcptTo
 from .events import Event, Outcome
 from .judging import Copy, Incoming, Judge, Judged, held_message
-from .message_key import MessageKeyer, QueueIds
+from .message_key import MessageKeyer, QueueIds, has_message_id
 from .metrics import Metrics
 from .policy import Disposition
 from .ports import (
@@ -168,8 +169,8 @@ class Transaction:
             async with asyncio.timeout_at(deadline):
                 self._refuse_what_cannot_pass(content)
                 flight = self._take_off(incoming)
-                if pipeline.hold.settled(self._key):
-                    return await self._suppress(flight)
+                if pipeline.hold.settled(self._key) and has_message_id(content) and await self._claim(flight):
+                    return await self._suppress()
                 judged = self._judge(incoming)
                 self._refuse_by_policy(judged)
                 header = self._header(incoming)
@@ -200,19 +201,25 @@ class Transaction:
         self._flight = self._pipeline.flights.begin(self.queue_id, self._key)
         return self._flight
 
-    async def _suppress(self, flight: Flight) -> tuple[Outcome, Reply]:
-        """Answer for a message that was taken before. It is forgotten: the next one that is equal is another message.
+    async def _claim(self, flight: Flight) -> bool:
+        """Whether this message is the one that was taken before. It is forgotten: the next equal one is another.
 
-        A process that dies in between is followed by one that remembers it again.
+        Of several that come at once one is. A process that dies in between is followed by one that remembers it again.
         """
-        pipeline = self._pipeline
         flight.reach(Stage.TAKEN)
-        await self.abort()
         try:
-            await pipeline.hold.forget(self._key)
+            claimed = await self._pipeline.hold.forget(self._key)
         except HoldUnavailableError:
             raise _TurnedAwayError(Outcome.STORAGE, replies.STORAGE_FULL) from None
+        if not claimed:
+            flight.reach(Stage.JUDGING)
+        return claimed
+
+    async def _suppress(self) -> tuple[Outcome, Reply]:
+        """Answer for a message that was taken before."""
+        pipeline = self._pipeline
         self._reach(Stage.TAKEN)
+        await self.abort()
         pipeline.metrics.suppressed.inc()
         pipeline.journal.write([events.plain(Event.DUPLICATE_SUPPRESSED, self.queue_id, pipeline.clock())])
         return Outcome.DUPLICATE, replies.taken(self.queue_id)

@@ -121,8 +121,8 @@ class HoldStore(Protocol):
     def settled(self, key: bytes) -> bool:
         """Whether `settle` remembers this key. Never raises: a store that cannot answer says no (twice beats never)."""
 
-    async def forget(self, key: bytes) -> None:
-        """The client has been told now. Raises HoldUnavailableError."""
+    async def forget(self, key: bytes) -> bool:
+        """The client is told now; whether the key was remembered until then. Raises HoldUnavailableError."""
 
     async def mark_unscannable(self, key: bytes, at: int) -> None:
         """Remember that a worker died while it judged this message. Raises HoldUnavailableError."""

@@ -185,10 +185,12 @@ class HoldStore:
         self.script.sync("hold.settled")
         return key in self.keys
 
-    async def forget(self, key: bytes) -> None:
-        """Remember it no longer."""
+    async def forget(self, key: bytes) -> bool:
+        """Remember it no longer; whether it was remembered."""
         await self.script.wait("hold.forget")
+        known = key in self.keys
         self.keys.discard(key)
+        return known
 
     async def mark_unscannable(self, key: bytes, at: int) -> None:
         """Remember it."""

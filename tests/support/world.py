@@ -28,8 +28,8 @@ from filter.weights import Weights
 
 from . import fakes
 
-PROMOTION = b"From: a@bank.example\r\nSubject: news\r\n\r\nOur promotion.\r\n"
-SERVICE = b"From: a@bank.example\r\nSubject: note\r\n\r\nYour statement.\r\n"
+PROMOTION = b"From: a@bank.example\r\nSubject: news\r\nMessage-ID: <1@bank.example>\r\n\r\nOur promotion.\r\n"
+SERVICE = b"From: a@bank.example\r\nSubject: note\r\nMessage-ID: <2@bank.example>\r\n\r\nYour statement.\r\n"
 CLIENT = Client("192.0.2.1", "mail.example", esmtp=True)
 MAIL = MailFrom(b"a@bank.example", (b"SIZE=100",), size=100)
 NOON = 1_728_043_200_000

@@ -125,6 +125,18 @@ def test_what_is_remembered_is_bounded(held, clock):
     assert held.check().sound
 
 
+def test_what_is_remembered_is_forgotten_for_one(held, tmp_path):
+    """Of several that forget a key at once, here or in another worker, one is told that it was remembered."""
+    other = HoldStore(tmp_path / "hold")
+
+    async def forget() -> list[bool]:
+        await held.settle(KEY, NOW)
+        return await asyncio.gather(held.forget(KEY), held.forget(KEY), other.forget(KEY))
+
+    assert sorted(asyncio.run(forget())) == [False, False, True]
+    other.close()
+
+
 def test_much_to_forget_is_forgotten_bit_by_bit(held, clock):
     """However much there is to remove, it goes between other writes, which need not wait for all of it."""
     keys = [number.to_bytes(16, "big") for number in range(2500)]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from filter.envelope import MailFrom, RcptTo
-from filter.message_key import KEY_SIZE, MessageKeyer, QueueIds
+from filter.message_key import KEY_SIZE, MessageKeyer, QueueIds, has_message_id
 
 KEYER = MessageKeyer(b"k" * 32)
 MAIL = MailFrom(b"a@b.example")
@@ -72,3 +72,21 @@ def test_a_secret_of_the_wrong_size_is_refused(size: int) -> None:
     """A secret that could be searched, or that BLAKE2b does not take, is refused with the sizes allowed."""
     with pytest.raises(ValueError, match="16 to 64"):
         MessageKeyer(b"k" * size)
+
+
+@pytest.mark.parametrize(
+    ("content", "has"),
+    [
+        (b"Message-ID: <1@a.example>\r\n\r\n", True),
+        (b"Subject: x\r\nMESSAGE-id :\r\n\t<1@a.example>\r\n\r\n", True),
+        (b"Subject: x\r\nMessage-ID: <1@a.example>", True),
+        (b"Message-ID: \r\nSubject: x\r\n\r\n", False),
+        (b"Subject: x\r\n\r\nMessage-ID: <1@a.example>\r\n", False),
+        (b"\r\nMessage-ID: <1@a.example>\r\n", False),
+        (b"X-Message-ID: <1@a.example>\r\n\r\n", False),
+        (b"", False),
+    ],
+)
+def test_only_the_header_names_a_message(content: bytes, *, has: bool) -> None:
+    """A Message-ID that is empty, of another name or in the body is none."""
+    assert has_message_id(content) is has

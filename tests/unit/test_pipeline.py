@@ -307,6 +307,28 @@ def test_a_suppressed_message_that_is_lost_again_is_still_known(world: World) ->
     assert world.hop.reached == [b"relay.0@x.example"]
 
 
+def test_equal_messages_without_message_id_are_never_taken_for_one(world: World) -> None:
+    """Many clients hang up after 250: an alert without Message-ID that comes again is another alert, and is sent."""
+    content = SERVICE.replace(b"Message-ID:", b"X-Alert:")
+    for _ in range(3):
+        assert world.send([rcpt("relay")], content, known=False).code == 250
+    assert len(world.hop.reached) == 3
+    assert world.count("duplicates_suppressed") == 0
+
+
+def test_of_equal_messages_at_once_one_is_the_retry(world: World) -> None:
+    """A message that was taken is remembered once: of two equal ones that come together the other is sent (D7)."""
+    world.send([rcpt("relay")], known=False)
+
+    async def together() -> list[int]:
+        both = [await world.offered([rcpt("relay")]) for _ in range(2)]
+        return [reply.code for reply in await asyncio.gather(*[one.data(PROMOTION) for one in both])]
+
+    assert run(together()) == [250, 250]
+    assert len(world.hop.reached) == 2
+    assert world.count("duplicates_suppressed") == 1
+
+
 def test_a_memory_that_cannot_be_cleared_keeps_the_message_with_its_client(world: World) -> None:
     """Answering 250 then would swallow the next equal message."""
     world.send([rcpt("relay")], known=False)
