@@ -21,7 +21,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo "  Arguments go in ARGS, another interpreter in PYTHON: make test PYTHON=python3.13 ARGS='-k policy -x'"
 
-demo: $(VENV)/.runtime ## Judge a mailbox of examples and print who would get what, and why
+demo: $(VENV)/.runtime ## Run the relay on a mailbox of examples and show where every copy went
 	@$(BIN)/consentry demo $(ARGS)
 
 test: $(VENV)/.dev ## Run every test

@@ -24,7 +24,6 @@ from .cli_rules import rules_commands
 from .cli_run import run_commands
 from .config import Config, load_config
 from .consent_store import ConsentStore
-from .demo import run_demo
 from .display import visible
 from .documents import classification_document, decision_document
 from .errors import ConsentDataError, InputError
@@ -227,14 +226,14 @@ def config_check(
 
 @cli.command()
 def demo(
-    directory: Annotated[Path, typer.Option("--dir", help="Where the demo keeps its consent index.")] = Path(
-        "var/demo"
-    ),
+    directory: Annotated[Path, typer.Option("--dir", help="Where the demo keeps its files.")] = Path("var/demo"),
     *,
-    once: Annotated[bool, typer.Option("--once", help="Exit when everything is shown (as it does anyway).")] = False,  # noqa: ARG001 -- for scripts: a demo of live mail would stay
+    once: Annotated[bool, typer.Option("--once", help="Exit when everything is shown.")] = False,
 ) -> None:
-    """Judge a mailbox of realistic messages to recipients in every consent state."""
-    run_demo(directory)
+    """Run the relay on a mailbox of realistic messages, and show where every copy went."""
+    from .demo import run_demo  # noqa: PLC0415 - loads the whole relay, which no other command needs
+
+    run_demo(directory, once=once)
 
 
 def main() -> None:

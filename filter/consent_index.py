@@ -21,6 +21,7 @@ from .evidence import ConsentEvent
 
 SCHEMA: Final = 1
 FIRST_MAP: Final = 64 << 20  # octets; doubles when full
+MAX_READERS: Final = 2048  # two generations of the most workers, and room for those that were killed
 
 _T = TypeVar("_T")
 
@@ -67,12 +68,14 @@ class ConsentIndex:
                 str(path),
                 subdir=False,
                 max_dbs=3,
+                max_readers=MAX_READERS,
                 map_size=max(FIRST_MAP, 2 * path.stat().st_size if path.exists() else 0),
                 readonly=readonly,
                 create=create,
                 sync=durable,
                 mode=0o600,
             )
+            self.env.reader_check()  # a process killed in a look-up leaves its place taken
             self._records = self.env.open_db(b"records", create=create)
             self._names = self.env.open_db(b"templates", create=create)
             self._meta = self.env.open_db(b"meta", create=create)

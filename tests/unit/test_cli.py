@@ -279,18 +279,3 @@ def test_arguments_need_not_be_utf_8(run: Run, config: Path) -> None:
 def test_version(run: Run) -> None:
     """--version prints name and version."""
     assert run("--version").stdout.startswith("consentry 0.")
-
-
-def test_demo(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The demo shows every label and holds exactly promotional copies; it refuses a directory that is not its own."""
-    monkeypatch.chdir(tmp_path)
-    result = run("demo", "--once", "--dir", "d")
-    assert result.exit_code == 0, result.output
-    for words in ("service", "mixed", "marketing", "re-permission", "survey", "RELAY", "HOLD", "consentry explain"):
-        assert words in result.stdout
-    assert run("demo", "--dir", "d").stdout == result.stdout
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "filter.toml").write_text("mine")
-    refused = run("demo", "--dir", "other")
-    assert isinstance(refused.exception, ConsentryError)
-    assert (tmp_path / "other" / "filter.toml").read_text() == "mine"

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import random
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import product
@@ -17,6 +18,7 @@ from filter.address import Subject, SubjectKeyer
 from filter.consent import Capture, ConsentEvent, ConsentState, EventKind, Grade, Scope, UnknownBecause, resolve
 from filter.consent_build import Runs
 from filter.consent_codec import Templates, check, encode, spell
+from filter.consent_index import MAX_READERS
 from filter.consent_rulings import Rulings
 from filter.consent_store import ConsentStore, Entry
 from filter.errors import AddressError, ConsentDataError
@@ -357,6 +359,39 @@ def test_full_map_grows(tmp_path, monkeypatch):
         entries = [Entry(KEYER.subject(f"p{n}@x.example", Channel.EMAIL), event(ident=f"e{n}")) for n in range(3000)]
         assert store.apply(entries).added == 3000
         assert state(store, "p2999@x.example") is ConsentState.CONSENT
+
+
+def _die_reading(directory):
+    store = ConsentStore(directory, KEYER)
+    _reading = store._index.begin()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_killed_readers_give_their_place_back(store):
+    """A reader killed in the middle of a look-up does not take a place of the index for ever."""
+    record(store, "anna@bank.example", event())
+    spawn = multiprocessing.get_context("spawn")
+    reader = spawn.Process(target=_die_reading, args=(store.directory,))
+    reader.start()
+    reader.join(60)
+    assert reader.exitcode == -signal.SIGKILL
+    environment = store._index.env
+    assert str(reader.pid) in environment.readers()
+    _open_and_close(spawn, store.directory)
+    assert str(reader.pid) not in environment.readers()
+    assert environment.info()["max_readers"] == MAX_READERS
+
+
+def _open_and_close(spawn, directory):
+    opener = spawn.Process(target=_read_once, args=(directory,))
+    opener.start()
+    opener.join(60)
+    assert opener.exitcode == 0
+
+
+def _read_once(directory):
+    with ConsentStore(directory, KEYER) as store:
+        store.lookup("anna@bank.example", SCOPE, NOW)
 
 
 def _load(store, entries, *, at=NOW, **batch):
