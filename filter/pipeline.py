@@ -52,7 +52,7 @@ _REJECT, _TEMPFAIL = Disposition.REJECT, Disposition.TEMPFAIL
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineSettings:
-    """`transaction_timeout` is in seconds, from the end of data on."""
+    """`transaction_timeout` is in seconds: for each recipient's answer, and from the end of data on."""
 
     hostname: str
     max_hops: int = 50
@@ -118,8 +118,9 @@ class Transaction:
         if self._broken:
             return replies.NEXT_HOP_DOWN
         try:
-            reply = await self._onward.rcpt(recipient)
-        except NextHopUnavailableError:
+            async with asyncio.timeout(self._pipeline.settings.transaction_timeout):
+                reply = await self._onward.rcpt(recipient)
+        except (NextHopUnavailableError, TimeoutError):
             self._broken = True
             return replies.NEXT_HOP_DOWN
         except Exception as error:  # noqa: BLE001 - one way out of every fault
@@ -309,12 +310,28 @@ class Transaction:
         return Outcome.FAULT, replies.INTERNAL_ERROR
 
     async def _void(self) -> bool:
-        """Whether nothing is left in the hold store; what is left a successor voids, as the flight stays in the air."""
+        """Whether nothing is left in the hold store; what is left a successor voids, as the flight stays in the air.
+
+        A hold store that is busy is not waited for, but heard in the end, so that flights do not add up.
+        """
         if not self._stored:
             return True
+        voiding = asyncio.ensure_future(self._pipeline.hold.void(self.queue_id))
+        await asyncio.wait((voiding,), timeout=UNDO_TIMEOUT)
+        if not voiding.done():
+            voiding.add_done_callback(self._void_late)
+            return False
+        return self._is_void(voiding)
+
+    def _void_late(self, voiding: asyncio.Future[None]) -> None:
+        if self._is_void(voiding):
+            self._land()
+
+    def _is_void(self, voiding: asyncio.Future[None]) -> bool:
         try:
-            async with asyncio.timeout(UNDO_TIMEOUT):
-                await self._pipeline.hold.void(self.queue_id)
+            voiding.result()
+        except asyncio.CancelledError:  # at shutdown
+            return False
         except Exception as error:  # noqa: BLE001 - the client gets its reply whatever happens
             self._pipeline.report("void", error)
             return False

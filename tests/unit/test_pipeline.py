@@ -491,6 +491,21 @@ def test_time_is_limited(call: str, outcome: Reply) -> None:
     assert len(world.journal.of(Event.IN_DOUBT)) == (call == "hop.data")
 
 
+def test_time_for_a_recipient_is_limited() -> None:
+    """However many hosts hang one after the other, the client has its answer to RCPT in time (D20)."""
+    world = World(timeout=IN_A_SECOND)
+    world.script.fail = {"hop.rcpt": fakes.HANG}
+
+    async def talk() -> list[int]:
+        transaction = world.pipeline.begin(CLIENT, MAIL)
+        codes = [(await transaction.rcpt(rcpt("relay"))).code]
+        world.script.fail = {}
+        return [*codes, (await transaction.rcpt(rcpt("relay"))).code, (await transaction.data(PROMOTION)).code]
+
+    assert run(asyncio.wait_for(talk(), 5)) == [451, 451, 451]
+    assert world.hop.idle
+
+
 @pytest.mark.parametrize("call", ["side.rcpt", "side.data"])
 def test_diverting_does_not_hold_up_the_reply(call: str) -> None:
     """When the time is up while copies are diverted they stay in the hold store, and the reply is 250 (D20)."""
@@ -575,6 +590,32 @@ def test_what_cannot_be_made_void_is_left_to_a_successor(world: World) -> None:
     assert world.send(ONE_OF_EACH) == REFUSED
     assert len(world.journal.of(Event.NOT_VOIDED)) == 1
     world.restart()
+    assert world.hold.live() == []
+
+
+def test_a_hold_store_that_is_busy_is_heard_later(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client does not wait for copies to become void for ever; once they are, nothing is left in flight."""
+    monkeypatch.setattr("filter.pipeline.UNDO_TIMEOUT", IN_A_SECOND)
+    world.hop.final = REFUSED
+    busy, wait = asyncio.Event(), world.script.wait
+
+    async def wait_while_busy(call: str) -> None:
+        await wait(call)
+        if call == "hold.void":
+            await busy.wait()
+
+    world.script.wait = wait_while_busy  # type: ignore[method-assign]
+
+    async def talk() -> None:
+        transaction = await world.offered(ONE_OF_EACH)
+        assert await transaction.data(PROMOTION) == REFUSED
+        assert len(world.flights.flying) == len(world.journal.of(Event.NOT_VOIDED)) == 1
+        busy.set()
+        for _ in range(9):
+            await asyncio.sleep(0)
+        assert not world.flights.flying
+
+    run(asyncio.wait_for(talk(), 5))
     assert world.hold.live() == []
 
 
