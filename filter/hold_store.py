@@ -29,7 +29,7 @@ from .flights import now
 from .hold_check import Findings, backup, check
 from .hold_codec import HoldDataError, StoredMessage, pack
 from .hold_database import Damage, HoldDatabase, KeyKind, StoredCopy
-from .hold_schema import CHECK_TIME, FILE_NAME, refuse_damage
+from .hold_schema import BUSY_TIMEOUT, CHECK_TIME, FILE_NAME, refuse_damage
 from .ports import HeldMessage, HoldUnavailableError
 
 MIN_FREE_SPACE: Final = 1 << 30  # octets
@@ -41,7 +41,9 @@ PRUNE_EVERY: Final = 600.0  # seconds
 PRUNE_ROWS: Final = 1000  # at a time
 READ_TIMEOUT: Final = 20  # milliseconds that `settled` may wait while another process repairs the log
 LOG_PAGES: Final = 2000  # in the log before they are copied into the file
-LONG_LOG_PAGES: Final = 8 * LOG_PAGES  # readers have kept the log from being emptied: wait for them
+LONG_LOG_PAGES: Final = 8 * LOG_PAGES  # readers have kept the log from being emptied: wait for them a little
+LOG_TIMEOUT: Final = 500  # milliseconds of that, which every worker's writing waits
+WAIT_EVERY: Final = 60.0  # seconds from one such wait to the next: a backup may read for long
 
 _SYNC_FAILURES: Final = frozenset({apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_DIR_FSYNC})
 
@@ -98,6 +100,7 @@ class HoldStore:
         self._prepare_writer()
         self._file = self._identity()
         self._prune_at = time.monotonic() + PRUNE_EVERY
+        self._wait_at = 0.0
         self._thread = Thread(target=self._work, name="hold writer", daemon=True)
         self._thread.start()
 
@@ -340,17 +343,28 @@ class HoldStore:
         if self.failed:
             return
         if self._log_pages >= LOG_PAGES:
-            long = self._log_pages >= LONG_LOG_PAGES
-            self._log_pages = 0  # the next commit tells anew
-            mode = apsw.SQLITE_CHECKPOINT_RESTART if long else apsw.SQLITE_CHECKPOINT_PASSIVE
-            with suppress(apsw.BusyError):
-                self._writer.connection.wal_checkpoint("main", mode)
+            self._empty_log()
         if time.monotonic() >= self._prune_at:
             self._prune_at = time.monotonic() + PRUNE_EVERY
             removed: list[int] = []
             self._transact([lambda database: removed.append(self._prune(database))])
             if sum(removed) >= PRUNE_ROWS:
                 self._prune_at = 0.0  # there is more: after what waits, or at once
+
+    def _empty_log(self) -> None:
+        connection, moment = self._writer.connection, time.monotonic()
+        wait = self._log_pages >= LONG_LOG_PAGES and moment >= self._wait_at
+        self._log_pages = 0  # the next commit tells anew
+        if wait:
+            self._wait_at = moment + WAIT_EVERY
+            connection.set_busy_timeout(LOG_TIMEOUT)
+        try:
+            mode = apsw.SQLITE_CHECKPOINT_RESTART if wait else apsw.SQLITE_CHECKPOINT_PASSIVE
+            connection.wal_checkpoint("main", mode)
+        except apsw.BusyError:
+            pass
+        finally:
+            connection.set_busy_timeout(BUSY_TIMEOUT)
 
     def _prune(self, database: HoldDatabase) -> int:
         return database.prune(self._clock() - self._settle_window, PRUNE_ROWS)

@@ -137,6 +137,22 @@ def test_what_is_remembered_is_forgotten_for_one(held, tmp_path):
     other.close()
 
 
+def test_a_long_reading_does_not_hold_up_writing(held, monkeypatch):
+    """While somebody reads, the log cannot be emptied: that is tried now and then, and nobody waits for it long."""
+    monkeypatch.setattr("filter.hold_store.LOG_PAGES", 1)
+    monkeypatch.setattr("filter.hold_store.LONG_LOG_PAGES", 1)
+    reader = open_file(held.directory, readonly=True)
+    reader.execute("BEGIN")
+    reader.execute("SELECT 1 FROM note").fetchall()
+
+    async def store() -> None:
+        for number in range(4):
+            await held.store(held_message(f"m{number}", held_copy(1)))
+
+    asyncio.run(asyncio.wait_for(store(), 8))  # SQLite would wait ten seconds for each
+    reader.close()
+
+
 def test_much_to_forget_is_forgotten_bit_by_bit(held, clock):
     """However much there is to remove, it goes between other writes, which need not wait for all of it."""
     keys = [number.to_bytes(16, "big") for number in range(2500)]
