@@ -6,6 +6,7 @@ section 4.1.1.11); `path` is where they are checked. Consent is looked up on the
 
 from dataclasses import dataclass, field
 
+_SIZE_DIGITS = 20  # at most, RFC 1870 section 3
 MAX_LINE = 2048  # octets of a command line with its CRLF; RFC 5321 section 4.5.3.1.4 and the extensions that add to it
 
 
@@ -83,4 +84,4 @@ class Capabilities:
     def size(self) -> int:
         """The largest message it takes, in octets; 0 for no stated limit (RFC 1870)."""
         value = self.keywords.get("SIZE", "")
-        return int(value) if value.isascii() and value.isdigit() else 0
+        return int(value) if value.isascii() and value.isdigit() and len(value) <= _SIZE_DIGITS else 0
