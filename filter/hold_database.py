@@ -7,7 +7,6 @@ The methods that write are called between `begin` and `commit`. Methods raise `a
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Final, Self, cast
 
@@ -27,16 +26,10 @@ from .hold_codec import (
 )
 from .hold_schema import UNREADABLE, open_file
 from .policy import Disposition
-from .ports import HeldCopy
+from .ports import HeldCopy, Known
 
+_NOTHING: Final[frozenset[Known]] = frozenset()
 _PAGE: Final = 500  # rows of one look, so that a long reading never keeps the log from being emptied
-
-
-class KeyKind(StrEnum):
-    """What is remembered of a message key."""
-
-    TAKEN = "taken"  # the message was taken, and its client may not know
-    UNSCANNABLE = "unscannable"  # a worker died judging it
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +133,11 @@ class HoldDatabase:
         )
         self.connection.execute(_DROP_CONTENT, (message,))
 
-    def remember(self, key: bytes, kind: KeyKind, at: int) -> None:
+    def remember(self, key: bytes, kind: Known, at: int) -> None:
         """Remember a message key from now on."""
         self.connection.execute("INSERT OR REPLACE INTO message_key (key, kind, at) VALUES (?, ?, ?)", (key, kind, at))
 
-    def forget(self, key: bytes, kind: KeyKind) -> bool:
+    def forget(self, key: bytes, kind: Known) -> bool:
         """Remember it no more; whether it was remembered."""
         self.connection.execute("DELETE FROM message_key WHERE key = ? AND kind = ?", (key, kind))
         return self.connection.changes() > 0
@@ -167,12 +160,10 @@ class HoldDatabase:
 
     # Reading
 
-    def knows(self, key: bytes, kind: KeyKind) -> bool:
-        """Whether the key is remembered."""
-        return (
-            self.connection.execute("SELECT 1 FROM message_key WHERE key = ? AND kind = ?", (key, kind)).fetchone()
-            is not None
-        )
+    def known(self, key: bytes) -> frozenset[Known]:
+        """What is remembered of the key."""
+        found = self.connection.execute("SELECT kind FROM message_key WHERE key = ?", (key,)).fetchall()
+        return frozenset([Known(str(kind)) for (kind,) in found]) if found else _NOTHING
 
     def notes(self) -> dict[str, str]:
         """The remarks on the store as a whole."""

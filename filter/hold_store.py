@@ -28,9 +28,9 @@ from .envelope import RcptTo
 from .flights import now
 from .hold_check import Findings, backup, check
 from .hold_codec import HoldDataError, StoredMessage, pack
-from .hold_database import Damage, HoldDatabase, KeyKind, StoredCopy
+from .hold_database import Damage, HoldDatabase, StoredCopy
 from .hold_schema import BUSY_TIMEOUT, CHECK_TIME, FILE_NAME, refuse_damage
-from .ports import HeldMessage, HoldUnavailableError
+from .ports import HeldMessage, HoldUnavailableError, Known
 
 MIN_FREE_SPACE: Final = 1 << 30  # octets
 SETTLE_WINDOW: Final = 5 * 86_400_000  # milliseconds: as long as clients try again (RFC 5321 section 4.5.4.1)
@@ -39,7 +39,7 @@ MOST_OCTETS: Final = 32 << 20  # of content in one transaction
 LOOK_AGAIN: Final = 1.0  # seconds between looks at the free space, and from a failed write to the next try
 PRUNE_EVERY: Final = 600.0  # seconds
 PRUNE_ROWS: Final = 1000  # at a time
-READ_TIMEOUT: Final = 20  # milliseconds that `settled` may wait while another process repairs the log
+READ_TIMEOUT: Final = 20  # milliseconds that `known` may wait while another process repairs the log
 LOG_PAGES: Final = 2000  # in the log before they are copied into the file
 LONG_LOG_PAGES: Final = 8 * LOG_PAGES  # readers have kept the log from being emptied: wait for them a little
 LOG_TIMEOUT: Final = 500  # milliseconds of that, which every worker's writing waits
@@ -139,33 +139,31 @@ class HoldStore:
 
     async def settle(self, key: bytes, at: int) -> None:
         """Remember that this message was taken, though the client may not know; for the settle window."""
-        await self._write(lambda database: database.remember(key, KeyKind.TAKEN, at))
+        await self._write(lambda database: database.remember(key, Known.TAKEN, at))
 
     async def forget(self, key: bytes) -> bool:
         """The client is told now; whether the key was remembered until then. Of callers at once one is told so."""
         found: list[bool] = []  # of each try, of which the last was committed
-        await self._write(lambda database: found.append(database.forget(key, KeyKind.TAKEN)))
+        await self._write(lambda database: found.append(database.forget(key, Known.TAKEN)))
         return found[-1]
 
     async def mark_unscannable(self, key: bytes, at: int) -> None:
         """Remember that a worker died judging this message: it is not judged again within the settle window."""
-        await self._write(lambda database: database.remember(key, KeyKind.UNSCANNABLE, at))
+        await self._write(lambda database: database.remember(key, Known.UNSCANNABLE, at))
 
     async def prune(self) -> None:
         """Begin to remove what is remembered for longer than the settle window; also done now and then by itself."""
         await self._write(self._prune)
         self._prune_at = 0.0
 
-    # Reading. The first two are for the thread of the event loop; the others open the file for themselves, and may be
+    # Reading. The first is for the thread of the event loop; the others open the file for themselves, and may be
     # called in any thread.
 
-    def settled(self, key: bytes) -> bool:
-        """Whether `settle` remembers this key; no if that cannot be told."""
-        return self._knows(key, KeyKind.TAKEN)
-
-    def unscannable(self, key: bytes) -> bool:
-        """Whether a worker died judging this message; no if that cannot be told."""
-        return self._knows(key, KeyKind.UNSCANNABLE)
+    def known(self, key: bytes) -> frozenset[Known]:
+        """What is remembered of this key; nothing if that cannot be told."""
+        with suppress(apsw.Error):
+            return self._reader.known(key)
+        return frozenset()
 
     def get(self, queue_id: str) -> StoredMessage | None:
         """The message, verified; None if there is none. Raises DamagedMessageError."""
@@ -189,11 +187,6 @@ class HoldStore:
 
     def _reading(self) -> closing[HoldDatabase]:
         return closing(HoldDatabase.open(self.directory, vfs=self._vfs, readonly=True))
-
-    def _knows(self, key: bytes, kind: KeyKind) -> bool:
-        with suppress(apsw.Error):
-            return self._reader.knows(key, kind)
-        return False
 
     def _free_space(self) -> int:
         try:

@@ -10,7 +10,6 @@ counts for itself. Label values come from closed lists. `deploy/metrics.md` expl
 `prepare`, `exposition` and `retire` belong to the supervisor, in one thread; errors of the system pass through.
 """
 
-from collections import Counter as Tally
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -102,9 +101,9 @@ class Metrics:
 
     def decided(self, label: str, verdicts: Iterable[Verdict]) -> None:
         """Count the verdicts on the copies of one message."""
-        tally = Tally([(label or UNJUDGED, verdict.disposition, verdict.reason) for verdict in verdicts])
-        for values, count in tally.items():
-            self._recipients[values].inc(count)
+        found = [(label or UNJUDGED, verdict.disposition, verdict.reason) for verdict in verdicts]
+        for values in set(found) if len(found) > 1 else found:
+            self._recipients[values].inc(found.count(values))
 
     def error(self, where: str) -> None:
         """Count a fault; `where` is one of a few words of the caller."""

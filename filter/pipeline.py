@@ -39,6 +39,7 @@ from .ports import (
     HoldUnavailableError,
     InDoubtError,
     Journal,
+    Known,
     NextHop,
     NextHopUnavailableError,
     Report,
@@ -170,9 +171,10 @@ class Transaction:
             async with asyncio.timeout_at(deadline):
                 self._refuse_what_cannot_pass(content)
                 flight = self._take_off(incoming)
-                if pipeline.hold.settled(self._key) and has_message_id(content) and await self._claim(flight):
+                known = pipeline.hold.known(self._key)
+                if Known.TAKEN in known and has_message_id(content) and await self._claim(flight):
                     return await self._suppress()
-                judged = self._judge(incoming)
+                judged = self._judge(incoming, died_before=Known.UNSCANNABLE in known)
                 self._refuse_by_policy(judged)
                 header = self._header(incoming)
                 await self._store(incoming, judged, header)
@@ -225,10 +227,10 @@ class Transaction:
         pipeline.journal.write([events.plain(Event.DUPLICATE_SUPPRESSED, self.queue_id, pipeline.clock())])
         return Outcome.DUPLICATE, replies.taken(self.queue_id)
 
-    def _judge(self, incoming: Incoming) -> Judged:
+    def _judge(self, incoming: Incoming, *, died_before: bool) -> Judged:
         """Judge, and have it in the journal before anything is sent."""
         pipeline = self._pipeline
-        judged = pipeline.judge.judge(incoming, died_before=pipeline.hold.unscannable(self._key))
+        judged = pipeline.judge.judge(incoming, died_before=died_before)
         self._label = judged.label
         pipeline.journal.write(judged.lines)
         return judged

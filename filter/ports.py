@@ -4,9 +4,9 @@ The drivers (`next_hop`, `hold_store`, `flights`, `journal`) fulfil them; tests 
 each signature: an exception named here is expected and has its own reply, any other is a fault and answered 451.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from typing import Protocol
 
 from .envelope import Capabilities, Client, MailFrom, RcptTo
@@ -100,6 +100,13 @@ class HeldMessage:
     copies: tuple[HeldCopy, ...]
 
 
+class Known(StrEnum):
+    """What may be remembered of a message key."""
+
+    TAKEN = "taken"  # the message was taken, and its client may not know
+    UNSCANNABLE = "unscannable"  # a worker died judging it
+
+
 class HoldStore(Protocol):
     """The durable store of copies that were not relayed."""
 
@@ -118,17 +125,14 @@ class HoldStore(Protocol):
     async def settle(self, key: bytes, at: int) -> None:
         """Remember that this message was taken, though the client may not know. Raises HoldUnavailableError."""
 
-    def settled(self, key: bytes) -> bool:
-        """Whether `settle` remembers this key. Never raises: a store that cannot answer says no (twice beats never)."""
+    def known(self, key: bytes) -> Collection[Known]:
+        """What is remembered of this key. Never raises: a store that cannot answer says nothing (twice beats never)."""
 
     async def forget(self, key: bytes) -> bool:
         """The client is told now; whether the key was remembered until then. Raises HoldUnavailableError."""
 
     async def mark_unscannable(self, key: bytes, at: int) -> None:
         """Remember that a worker died while it judged this message. Raises HoldUnavailableError."""
-
-    def unscannable(self, key: bytes) -> bool:
-        """Whether `mark_unscannable` remembers this key. Never raises: a store that cannot answer says no."""
 
 
 class Stage(IntEnum):

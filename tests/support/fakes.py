@@ -12,7 +12,7 @@ from filter.envelope import Capabilities, Client, MailFrom, RcptTo
 from filter.events import FIELDS, Event
 from filter.flights import Left
 from filter.policy import Disposition
-from filter.ports import HeldMessage, HoldUnavailableError, InDoubtError, NextHopUnavailableError, Stage
+from filter.ports import HeldMessage, HoldUnavailableError, InDoubtError, Known, NextHopUnavailableError, Stage
 from filter.replies import Reply
 
 TAKEN = Reply(250, "2.0.0", ("Ok",))
@@ -180,10 +180,11 @@ class HoldStore:
         await self.script.wait("hold.settle")
         self.keys.add(key)
 
-    def settled(self, key: bytes) -> bool:
-        """Whether it is remembered."""
-        self.script.sync("hold.settled")
-        return key in self.keys
+    def known(self, key: bytes) -> frozenset[Known]:
+        """What is remembered."""
+        self.script.sync("hold.known")
+        kept = ((Known.TAKEN, self.keys), (Known.UNSCANNABLE, self.unscannables))
+        return frozenset(kind for kind, keys in kept if key in keys)
 
     async def forget(self, key: bytes) -> bool:
         """Remember it no longer; whether it was remembered."""
@@ -196,11 +197,6 @@ class HoldStore:
         """Remember it."""
         await self.script.wait("hold.mark_unscannable")
         self.unscannables.add(key)
-
-    def unscannable(self, key: bytes) -> bool:
-        """Whether it is remembered."""
-        self.script.sync("hold.unscannable")
-        return key in self.unscannables
 
     def live(self, *dispositions: Disposition) -> list[bytes]:
         """Paths of the copies that are neither void nor diverted, of these dispositions or of all."""

@@ -19,7 +19,7 @@ from filter.replies import Reply
 WORDS = ("relay", "hold", "divert", "reject")
 CALLS = (
     *("hop.rcpt", "hop.restart", "hop.data", "hop.abort", "side.rcpt", "side.data", "side.abort"),
-    *("hold.store", "hold.void", "hold.diverted", "hold.settle", "hold.forget", "flights.begin", "hold.settled"),
+    *("hold.store", "hold.void", "hold.diverted", "hold.settle", "hold.forget", "flights.begin", "hold.known"),
 )
 HOP_FAULTS = st.sampled_from([fakes.UNAVAILABLE, fakes.IN_DOUBT, RuntimeError("bug")])
 FINAL = st.sampled_from([fakes.TAKEN, fakes.TAKEN, Reply(452, "", ("Later",)), Reply(554, "", ("No",))])

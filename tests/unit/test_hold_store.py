@@ -16,7 +16,7 @@ from filter.hold_database import Damage, HoldDatabase
 from filter.hold_schema import APPLICATION_ID, MIGRATIONS, look_over, open_file
 from filter.hold_store import SETTLE_WINDOW, HoldStore
 from filter.policy import Disposition
-from filter.ports import HoldUnavailableError
+from filter.ports import HoldUnavailableError, Known
 
 KEY = bytes(range(16))
 
@@ -101,10 +101,10 @@ def test_a_queue_id_is_used_once(held):
 def test_message_keys_are_remembered(held):
     """A key is settled until it is forgotten; unscannable is remembered apart from it (D6)."""
     asyncio.run(held.settle(KEY, NOW))
-    assert (held.settled(KEY), held.unscannable(KEY)) == (True, False)
+    assert held.known(KEY) == {Known.TAKEN}
     asyncio.run(held.mark_unscannable(KEY, NOW))
     asyncio.run(held.forget(KEY))
-    assert (held.settled(KEY), held.unscannable(KEY)) == (False, True)
+    assert held.known(KEY) == {Known.UNSCANNABLE}
     asyncio.run(held.forget(KEY))
 
 
@@ -116,10 +116,10 @@ def test_what_is_remembered_is_bounded(held, clock):
     asyncio.run(held.void("void"))
     clock.time += SETTLE_WINDOW
     asyncio.run(held.prune())
-    assert held.settled(KEY)
+    assert held.known(KEY)
     clock.time += 1
     asyncio.run(held.prune())
-    assert not held.settled(KEY)
+    assert not held.known(KEY)
     assert held.get("void") is None
     assert held.get("held").message == held_message("held")
     assert held.check().sound
@@ -165,7 +165,7 @@ def test_much_to_forget_is_forgotten_bit_by_bit(held, clock):
             await held.forget(KEY)
 
     asyncio.run(run())
-    assert not any(held.settled(key) for key in keys)
+    assert not any(held.known(key) for key in keys)
 
 
 def test_many_wait_for_one_sync(held, monkeypatch):
@@ -192,7 +192,7 @@ def test_two_processes_share_a_store(held):
         await other.settle(KEY, NOW)
 
     asyncio.run(run())
-    assert held.settled(KEY)
+    assert held.known(KEY)
     assert Counter(copy.state for copy in other.copies()) == {CopyState.HELD: 60}
     other.close()
 
@@ -222,7 +222,7 @@ def test_a_closed_store_takes_nothing(held):
     held.close()
     with pytest.raises(HoldUnavailableError, match="closed"):
         asyncio.run(held.store(held_message("one")))
-    assert not held.settled(KEY)
+    assert not held.known(KEY)
 
 
 def test_a_caller_that_gives_up_does_not_disturb_the_others(held):
@@ -256,7 +256,7 @@ def test_a_backup_of_a_store_in_use(held, tmp_path):
         copying = asyncio.create_task(asyncio.to_thread(held.backup, tmp_path / "copy" / "held.sqlite"))
         await held.settle(KEY, NOW)
         while not copying.done():
-            assert held.settled(KEY)
+            assert held.known(KEY)
             await asyncio.sleep(0)
         await copying
         await writing

@@ -104,7 +104,7 @@ def test_the_null_sender_is_never_held(world: World) -> None:
 def test_nothing_is_sent_before_the_rest_is_stored(world: World) -> None:
     """The hold store has its copies before the next hop gets any, and diverting comes last (D1)."""
     world.send(ONE_OF_EACH)
-    order = [call for call in world.script.calls if call not in ("hop.rcpt", "hold.settled", "hold.unscannable")]
+    order = [call for call in world.script.calls if call not in ("hop.rcpt", "hold.known")]
     assert order == [
         *("flights.begin", "hold.store", "hop.restart", "hop.data"),
         *("side.rcpt", "side.data", "hold.diverted"),
@@ -393,7 +393,7 @@ def test_what_cannot_be_judged_flows_where_all_is_monitored() -> None:
 
 def test_a_message_that_killed_a_worker_is_not_judged_again(world: World) -> None:
     """What a worker died over is unscanned when it comes again, so it cannot kill one worker after the other (B12)."""
-    world.script.at, world.script.error = _call_number("hold.unscannable"), fakes.Crash()
+    world.script.at, world.script.error = _call_number("hold.known"), fakes.Crash()
     with pytest.raises(fakes.Crash):
         world.send(ONE_OF_EACH)
     world.restart()
