@@ -41,6 +41,7 @@ def through(tmp_path_factory: pytest.TempPathFactory, rules_cache: Path) -> Iter
 def test_many_sessions(through: Next, tmp_path: Path) -> None:
     """A thousand messages over twenty sessions at once, one and several for each connection: each is there once."""
     relay, port = through
+    before = len(relay.events("relayed"))
     with Sink(tmp_path, port=port) as sink:
         for reuse in (True, False):
             done = smtp_source(
@@ -53,7 +54,8 @@ def test_many_sessions(through: Next, tmp_path: Path) -> None:
     assert len(passages) == MESSAGES
     assert all(len(each.rcpts) == 2 for each in messages)
     taken = {event["queue_id"] for event in relay.events("relayed")}
-    assert {line.removeprefix(b"X-Consentry: ").decode() for line in passages} == taken
+    assert len(taken) == before + MESSAGES
+    assert {line.removeprefix(b"X-Consentry: ").decode() for line in passages} <= taken
 
 
 class Fault(NamedTuple):
