@@ -211,7 +211,7 @@ def build(config: Config, slot: int) -> Relay:
         metrics=metrics,
         next_hop=next_hop,
         divert_hop=divert_hop,
-        service=SmtpService(door, relay_settings.server(config)),
+        service=SmtpService(door, relay_settings.server(config), report),
     )
 
 

@@ -1,10 +1,12 @@
 """The octets of one SMTP session: lines and messages in, replies out, and every deadline.
 
 `Channel` takes the place of aiosmtpd's reader and command loop. Commands are handled inside `data_received` as far as
-nothing has to be waited for, so that a flight of commands costs one turn of the event loop and one write. What has to
-be waited for runs as a task that nothing here ever cancels: a client that goes away, closes half of its connection or
-is too slow ends the session, not the delivery of its message. Every fault leaves by one door (`fault`): the client gets
-a constant 451 and the transaction is given up. Nothing is raised to the event loop, and no address is logged.
+nothing has to be waited for, so that a flight of commands costs one turn of the event loop and one write; a flood of
+them is served in turns with everybody else's. What has to be waited for runs as a task that nothing here ever cancels:
+a client that goes away, closes half of its connection or is too slow ends the session, not the delivery of its message.
+Every fault leaves by one door (`fault`): the client gets a constant 451 and the transaction is given up; the session
+too, where nobody could tell what is a command in what follows. Nothing is raised to the event loop, and no address is
+logged.
 """
 
 import asyncio
@@ -20,13 +22,14 @@ from . import logs, replies, smtp_tls
 from .data_reader import Data, DataReader
 from .envelope import MAX_LINE
 from .replies import Reply
-from .smtp_limits import Limits
+from .smtp_limits import Limits, Pace
 from .smtp_lines import BareLineFeedError, Input, LineTooLongError
-from .smtp_session import Envelope, Session, Transaction, peer_address
-from .smtp_sessions import Sessions
+from .smtp_session import Envelope, Session, peer_address
+from .smtp_sessions import Background, Sessions
 
 Work = Coroutine[Any, Any, Reply | None]
 _MAX_AHEAD: Final = 64 * 1024  # octets a client may send while a reply is being worked out
+_TURN: Final = 100  # lines of one client that are handled before others get their turn
 _DRAIN_GRACE: Final = 5  # seconds for a client to go on after its last reply, before a drain ends its session
 
 
@@ -54,15 +57,16 @@ class Channel(SMTP):
         self._message: DataReader | None = None  # while a message comes in
         self._counted = 0  # octets of this message that count as in flight
         self._pending: asyncio.Task[None] | None = None  # what is being waited for
-        self._background: set[asyncio.Task[None]] = set()
+        self._background = Background(self.loop, self.sessions.report, self._leave)
         self._output: list[bytes] = []
         self._blocked = False  # the client does not read our replies
-        self._held_back = False  # reading is paused until then
+        self._resting = False  # input is left for the next turn
+        self._held_back = False  # reading is paused until the input is used up
         self._ended = False  # no more input is taken
         self._half_closed = False
         self._admitted: str | None = None
-        self._began = self._since = self._rate_since = 0.0
-        self._rate_octets = 0
+        self._began = self._since = 0.0
+        self._pace = Pace(self.limits, 0)
 
     def another(self) -> Self:
         """A new session with the same settings, at less cost: aiosmtpd's constructor searches class and handler."""
@@ -119,7 +123,6 @@ class Channel(SMTP):
             return
         self.transport = None
         self._ended = True
-        self._release()
         self._message = None
         if self._admitted is not None:
             self.sessions.usage.disconnect(self._admitted)
@@ -144,8 +147,10 @@ class Channel(SMTP):
 
     def data_received(self, data: bytes) -> None:
         """Take octets as they come."""
+        if self._ended:
+            return
         self.input.add(data)
-        if self._pending is None:
+        if self._pending is None and not self._resting:
             self._run()
         elif len(self.input) > _MAX_AHEAD and self.transport is not None:
             self._held_back = True
@@ -153,15 +158,39 @@ class Channel(SMTP):
 
     def _run(self) -> None:
         """Handle the input there is until something has to be waited for, then send the replies in one flight."""
-        while self.input and self._pending is None and not (self._ended or self._blocked):
-            try:
-                if not self._take():
-                    break
-            except Exception as error:  # noqa: BLE001 - the one exit door of a session
-                self.say(self.fault(error))
-        if self._half_closed and self._pending is None and not self._blocked:
-            self._ended = True
+        if self._resting:
+            return
+        for _ in range(_TURN):
+            if not self.input or self._pending is not None or self._ended or self._blocked or not self._take_safely():
+                break
+        else:
+            self._resting = True
+            self.loop.call_soon(self._go_on)
+        if self._pending is None and not (self._blocked or self._resting):
+            self._catch_up()
         self.flush()
+
+    def _go_on(self) -> None:
+        """Everybody else had a turn."""
+        self._resting = False
+        self._run()
+
+    def _catch_up(self) -> None:
+        """All whole lines there are were handled: read on, or end with a client that says no more."""
+        if self._held_back and self.transport is not None:
+            self._held_back = False
+            self.transport.resume_reading()
+        if self._half_closed:
+            self._ended = True
+
+    def _take_safely(self) -> bool:
+        try:
+            return self._take()
+        except Exception as error:  # noqa: BLE001 - the one exit door of a session
+            commands_follow = self._message is None and self._admitted is not None
+            self.say(self.fault(error))
+            self._ended = self._ended or not commands_follow
+            return commands_follow
 
     def _take(self) -> bool:
         """Use some input; whether there was enough of it."""
@@ -190,8 +219,8 @@ class Channel(SMTP):
     def receive(self) -> None:
         """Take a message next."""
         self._message = DataReader(self.data_size_limit or self.limits.message_size)
-        self._since = self._rate_since = self.loop.time()
-        self._rate_octets = 0
+        self._since = self.loop.time()
+        self._pace = Pace(self.limits, self._since)
 
     def _take_message(self, reader: DataReader) -> bool:
         chunk = self.input.take()
@@ -245,6 +274,10 @@ class Channel(SMTP):
             reply = await work
         except Exception as error:  # noqa: BLE001 - the one exit door of a session
             reply = self.fault(error)
+        except asyncio.CancelledError:  # what was waited for was closed, which a drain that is overdue does
+            self._pending = None
+            self.transport.abort() if self.transport is not None else self._settle()
+            raise
         self._pending = None
         if reply is not None:
             self.say(reply)
@@ -252,9 +285,6 @@ class Channel(SMTP):
             self._settle()
             return
         self._since = self.loop.time()
-        if self._held_back and not self._blocked:
-            self._held_back = False
-            self.transport.resume_reading()
         self._run()
 
     def say(self, reply: Reply) -> None:
@@ -309,29 +339,23 @@ class Channel(SMTP):
         """Give up the transaction as far as it came and begin with an empty envelope."""
         transaction = self.envelope.transaction
         if transaction is not None:
-            self._spawn(transaction.abort())
+            self._background.spawn(transaction.abort())
         self.envelope = self._create_envelope()
+        self.session.forward(None)
 
     def _settle(self) -> None:
         """The client is gone: when nothing is being delivered, give up what is open and leave."""
         if self._pending is not None:
             return
+        self._release()
         unconfirmed, self.session.unconfirmed = self.session.unconfirmed, None
         if unconfirmed is not None:
-            self._spawn(unconfirmed.unacknowledged())
+            self._background.spawn(unconfirmed.unacknowledged())
         self.abandon()
-        if not self._background:
-            self.sessions.remove(self)
+        self._leave()
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = self.loop.create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._spawned)
-
-    def _spawned(self, task: asyncio.Task[None]) -> None:
-        self._background.discard(task)
-        if not task.cancelled() and isinstance(error := task.exception(), Exception):
-            self.fault(error)
+    def _leave(self) -> None:
+        """Be no session any more, once nothing of this one is left."""
         if self.transport is None and self._pending is None and not self._background:
             self.sessions.remove(self)
 
@@ -350,37 +374,25 @@ class Channel(SMTP):
 
     def _overdue(self, now: float, waited: float) -> Reply | None:
         if self._message is not None:
-            return replies.DATA_TIMEOUT if self._too_slow(self._message, now, waited) else None
+            return replies.DATA_TIMEOUT if self._pace.too_slow(now, self._message.received) else None
         if waited > (self.limits.tls_timeout if self._admitted is None else self.limits.command_timeout):
             return replies.TIMEOUT
         if now - self._began > self.limits.session:
             return replies.SESSION_TOO_LONG
         return replies.SHUTTING_DOWN if self.sessions.draining and waited > _DRAIN_GRACE else None
 
-    def _too_slow(self, reader: DataReader, now: float, waited: float) -> bool:
-        """Whether a message takes too long, or too little of it came in the last window."""
-        if waited > self.limits.data_timeout:
-            return True
-        if (window := now - self._rate_since) < self.limits.rate_window:
-            return False
-        arrived = reader.received - self._rate_octets
-        self._rate_since, self._rate_octets = now, reader.received
-        return arrived < self.limits.data_rate * window
-
     def drain(self) -> None:
         """Take no further mail: end now if nothing is under way, else after the next reply that was heard."""
-        if not self._ended and self._pending is None and self._message is None and self.session.unconfirmed is None:
+        if not (self._ended or self._pending or self._message or self.in_transaction or self.session.unconfirmed):
             self.end(replies.SHUTTING_DOWN)
             self.flush()
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a sender was given, and no message yet."""
+        return self.envelope.mail_from is not None
 
     def _release(self) -> None:
         """The octets of a message are no longer in flight."""
         self.sessions.usage.give_back(self._counted)
         self._counted = 0
-
-    def confirm(self) -> None:
-        """The client went on after the reply to its message: it knows."""
-        unconfirmed: Transaction | None = self.session.unconfirmed
-        if unconfirmed is not None:
-            self.session.unconfirmed = None
-            unconfirmed.acknowledged()

@@ -25,6 +25,7 @@ from .smtp_session import Networks
 
 _MAX_NAME: Final = 255  # octets; RFC 5321 section 4.5.3.1.2
 _CODE_SIZE: Final = 3
+_GO_ON: Final = (b"RCPT", b"DATA")  # what brings a transaction to its end
 
 
 class Dialogue(Channel):
@@ -105,7 +106,7 @@ class Dialogue(Channel):
 
     def line(self, line: bytes) -> Reply | Work | None:
         """Handle one line; whatever a command refuses counts as an error of this session."""
-        self.confirm()
+        self.session.confirm()
         try:
             return self._auth_line(self._exchange, line) if self._exchange else self._command(line)
         except RefusedError as refusal:
@@ -130,7 +131,7 @@ class Dialogue(Channel):
     def _command(self, line: bytes) -> Reply | Work | None:
         verb, argument = split(line)
         rule = RULES.get(verb)
-        if self.sessions.draining and verb != b"QUIT":
+        if self.sessions.draining and verb != b"QUIT" and not (self.in_transaction and verb in _GO_ON):
             self.end()
             return replies.SHUTTING_DOWN
         if rule is None:
@@ -221,7 +222,7 @@ class Dialogue(Channel):
     def _xforward(self, argument: bytes) -> Reply:
         if not self.session.is_in(self._xforward_networks):
             raise RefusedError(replies.XFORWARD_DENIED)
-        if self.envelope.mail_from is not None:
+        if self.in_transaction:
             raise RefusedError(replies.WITHIN_TRANSACTION)
         self.session.forward(xforward.parse(argument, self.session.origin))
         return replies.OK
@@ -250,7 +251,7 @@ class Dialogue(Channel):
             raise RefusedError(replies.AUTH_NEEDS_TLS)
         if self.session.authenticated:
             raise RefusedError(replies.ALREADY_AUTHENTICATED)
-        if self.envelope.mail_from is not None:
+        if self.in_transaction:
             raise RefusedError(replies.WITHIN_TRANSACTION)
         exchange = Exchange(argument)
         return self._auth_step(exchange, self._passwords, exchange.begin())

@@ -106,3 +106,24 @@ class Conduct:
     def message(self) -> None:
         """A message was taken: errors before it are forgotten."""
         self.errors = self.idle_commands = 0
+
+
+class Pace:
+    """Whether a message comes in fast enough: times in seconds of any clock, `received` in octets so far."""
+
+    __slots__ = ("_began", "_limits", "_received", "_since")
+
+    def __init__(self, limits: Limits, now: float) -> None:
+        self._limits = limits
+        self._began = self._since = now  # of the message, of the window that is measured
+        self._received = 0  # at the beginning of the window
+
+    def too_slow(self, now: float, received: int) -> bool:
+        """Whether the message takes too long, or too little of it came in the last window."""
+        if now - self._began > self._limits.data_timeout:
+            return True
+        if (window := now - self._since) < self._limits.rate_window:
+            return False
+        arrived = received - self._received
+        self._since, self._received = now, received
+        return arrived < self._limits.data_rate * window

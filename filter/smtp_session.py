@@ -68,10 +68,17 @@ class Session(smtp.Session):
         self.authenticated = True
         self._client = None
 
-    def forward(self, origin: Origin) -> None:
-        """XFORWARD was given."""
-        self.origin = origin
-        self._client = None
+    def forward(self, origin: Origin | None) -> None:
+        """XFORWARD was given; None: the transaction it was given for is over."""
+        if origin is not self.origin:
+            self.origin = origin
+            self._client = None
+
+    def confirm(self) -> None:
+        """The client went on after the reply to its message: it knows."""
+        unconfirmed, self.unconfirmed = self.unconfirmed, None
+        if unconfirmed is not None:
+            unconfirmed.acknowledged()
 
     def secure(self, version: str) -> None:
         """TLS is on: what the client said in the clear is forgotten (RFC 3207 section 4.2), who it is stays."""

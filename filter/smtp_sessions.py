@@ -1,10 +1,13 @@
 """All SMTP sessions of a worker: who is connected, one timer that looks at every deadline, and the drain.
 
+And what a session leaves to be done in the background.
+
 Raises nothing. Time is the event loop's.
 """
 
 import asyncio
-from typing import Protocol
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
 
 from . import logs
 from .ports import Report
@@ -67,3 +70,30 @@ class Sessions:
         self._timer = loop.call_later(self.limits.tick, self._tick, loop)
         for session in tuple(self._all):
             session.check(now)
+
+
+class Background:
+    """What goes on for one session without its waiting; faults are reported, and `done` is called after each."""
+
+    __slots__ = ("_done", "_loop", "_report", "_tasks")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, report: Report, done: Callable[[], object]) -> None:
+        self._loop = loop
+        self._report = report
+        self._done = done
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have this done."""
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and isinstance(error := task.exception(), Exception):
+            self._report("smtp", error)
+        self._done()

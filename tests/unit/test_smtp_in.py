@@ -3,11 +3,13 @@
 import asyncio
 import re
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.server import ALL_EXTENSIONS, LOOPBACK, FakePipeline
+from support.server import ALL_EXTENSIONS, LOOPBACK, FakePipeline, FakeTransaction
 
 from filter import replies
+from filter.data_reader import DataReader
 from filter.smtp_door import Door
 from filter.smtp_in import Server, as_reply
 from filter.smtp_limits import Limits
@@ -110,3 +112,199 @@ def test_status_lines_of_other_handlers_are_made_safe():
     assert as_reply(None, replies.OK) is replies.OK
     assert as_reply("nonsense", replies.OK) is replies.INTERNAL_ERROR
     assert as_reply(17, replies.OK) is replies.INTERNAL_ERROR
+
+
+class StubbornTransaction(FakeTransaction):
+    """Whose abort fails, a little later."""
+
+    async def abort(self):
+        """Fail when the next command was heard."""
+        await asyncio.sleep(0)
+        raise RuntimeError("secret detail")
+
+
+def _server(pipeline, *, limits=None, **options):
+    """A session with a client on loopback, what it says, and the faults it reports."""
+    faults = []
+    sessions = Sessions(limits or Limits(), lambda _, error: faults.append(type(error)))
+    door = Door(pipeline, lambda: ALL_EXTENSIONS, lambda _: True, LOOPBACK)
+    loop = asyncio.get_running_loop()
+    server = Server(door, sessions=sessions, hostname="relay.example", loop=loop, **options)
+    wire = Wire(server)
+    server.connection_made(wire)
+    return server, wire, faults
+
+
+async def _turns(count=6):
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def _up_to_data(server):
+    for line in (b"EHLO x", b"MAIL FROM:<a@b.example>", b"RCPT TO:<c@d.example>", b"DATA"):
+        server.data_received(line + b"\r\n")
+        await _turns()
+
+
+INJECTED = b"RSET\r\nMAIL FROM:<evil@b.example>\r\nRCPT TO:<evil@d.example>\r\nDATA\r\nevil\r\n.\r\n"
+
+
+def test_rest_of_a_message_is_never_taken_for_commands(monkeypatch):
+    """After a fault within a message the session ends, as what follows is message and looks like commands (D10)."""
+
+    def out_of_memory(*_):
+        raise MemoryError
+
+    async def dialogue():
+        pipeline = FakePipeline()
+        server, wire, faults = _server(pipeline)
+        await _up_to_data(server)
+        monkeypatch.setattr(DataReader, "feed", out_of_memory)
+        server.data_received(b"Subject: x\r\n")
+        monkeypatch.undo()
+        server.data_received(INJECTED)
+        await _turns()
+        assert faults == [MemoryError]
+        assert wire.said.splitlines()[-1].startswith(b"451 4.3.0")
+        assert not wire.open
+        assert [one.mail.path for one in pipeline.transactions] == [b"a@b.example"]
+
+    asyncio.run(dialogue())
+
+
+def test_an_abort_that_fails_does_not_touch_the_next_message():
+    """Giving up a transaction goes on in the background; its fault is reported, and the next message is one (D10)."""
+
+    async def dialogue():
+        pipeline = FakePipeline()
+        pipeline.begin = lambda client, mail: StubbornTransaction(pipeline, client, mail)
+        server, wire, faults = _server(pipeline)
+        await _up_to_data(server)
+        server.data_received(b".\r\n")
+        await _turns()
+        server.data_received(b"MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\n")
+        await _turns()
+        pipeline.begin = lambda client, mail: FakeTransaction(pipeline, client, mail)
+        server.data_received(b"RSET\r\nMAIL FROM:<a@b.example>\r\n")
+        server.data_received(b"RCPT TO:<c@d.example>\r\nDATA\r\n")
+        await _turns()
+        server.data_received(INJECTED)
+        await _turns(12)
+        assert faults == [RuntimeError]
+        assert [one.content for one in pipeline.messages] == [b"", INJECTED[:-3]]
+        assert wire.said.endswith(b"250 2.0.0 Ok: taken as Q1\r\n")
+
+    asyncio.run(dialogue())
+
+
+def test_a_fault_of_the_proxy_header_ends_the_session(monkeypatch):
+    """Nobody knows whose connection it is, and the same octets are not looked at again (C4, D10)."""
+
+    def fails(_):
+        raise ValueError("secret detail")
+
+    async def dialogue():
+        server, wire, faults = _server(FakePipeline(), proxy_networks=LOOPBACK)
+        monkeypatch.setattr("filter.smtp_dialogue.parse", fails)
+        server.data_received(b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\nEHLO x\r\n")
+        await _turns()
+        assert faults == [ValueError]
+        assert not wire.open
+        assert b"220" not in wire.said
+
+    asyncio.run(dialogue())
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_a_flood_of_commands_is_served_in_turns(leaves):
+    """However many commands arrive at once, others get their turn, and all are answered, in order (B13).
+
+    So they are when the client says that nothing more comes.
+    """
+
+    async def dialogue():
+        server, wire, faults = _server(FakePipeline(), limits=Limits(recipients=1))
+        server.data_received(b"EHLO x\r\n")
+        await _turns()
+        server.data_received(b"MAIL FROM:<a@b.example>\r\n")
+        before = wire.said.count(b"\r\n")
+        server.data_received(b"RCPT TO:<c@d.example>\r\n" * 10_000)
+        if leaves:
+            server.eof_received()
+        most, answered = 0, wire.said.count(b"\r\n") - before
+        for _ in range(1000):
+            await asyncio.sleep(0)
+            now = wire.said.count(b"\r\n") - before
+            most, answered = max(most, now - answered), now
+        assert answered == 10_000
+        assert most <= 200
+        assert faults == []
+        assert wire.open is not leaves
+
+    asyncio.run(dialogue())
+
+
+def test_a_message_of_a_lost_client_counts_until_it_is_delivered():
+    """Whoever leaves while a message is delivered does not make room for another one: it is still in memory (B8)."""
+
+    async def dialogue():
+        pipeline = FakePipeline()
+        pipeline.data_waits = asyncio.Event()
+        server, wire, _ = _server(pipeline)
+        await _up_to_data(server)
+        server.data_received(b"x" * 1000 + b"\r\n.\r\n")
+        await _turns()
+        wire.close()
+        await _turns()
+        assert server.sessions.usage.bytes_in_flight >= 1000
+        pipeline.data_waits.set()
+        await _turns()
+        assert server.sessions.usage.bytes_in_flight == 0
+        assert pipeline.events[-1] == "unacknowledged"
+        assert not server.sessions
+
+    asyncio.run(dialogue())
+
+
+def test_what_is_waited_for_may_be_closed_under_a_session():
+    """A delivery that somebody cancels ends its session, which is not left behind (D10)."""
+
+    async def dialogue():
+        pipeline = FakePipeline()
+        pipeline.data_waits = asyncio.get_running_loop().create_future()
+        pipeline.data_waits.wait = lambda: pipeline.data_waits
+        server, wire, faults = _server(pipeline)
+        await _up_to_data(server)
+        server.data_received(b".\r\n")
+        await _turns()
+        pipeline.data_waits.cancel()
+        await _turns()
+        assert not wire.open
+        assert not server.sessions
+        assert faults == []
+
+    asyncio.run(dialogue())
+
+
+def test_a_drain_lets_an_open_transaction_come_to_its_end():
+    """Who has given a sender may finish this message, and nothing after it (D21)."""
+
+    async def dialogue():
+        pipeline = FakePipeline()
+        server, wire, _ = _server(pipeline)
+        server.data_received(b"EHLO x\r\n")
+        await _turns()
+        server.data_received(b"MAIL FROM:<a@b.example>\r\n")
+        drained = asyncio.create_task(server.sessions.drain())
+        await _turns()
+        assert wire.open
+        for line in (b"RCPT TO:<c@d.example>", b"DATA", b"."):
+            server.data_received(line + b"\r\n")
+            await _turns()
+        assert wire.said.endswith(b"250 2.0.0 Ok: taken as Q1\r\n")
+        server.data_received(b"MAIL FROM:<a@b.example>\r\n")
+        await drained
+        assert wire.said.splitlines()[-1].startswith(b"421 4.3.2")
+        assert len(pipeline.messages) == 1
+
+    asyncio.run(dialogue())
