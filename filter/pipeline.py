@@ -46,6 +46,7 @@ from .ports import (
     Stage,
 )
 from .replies import Reply
+from .time_limits import TimeLimits
 
 _RELAY, _HOLD, _DIVERT = Disposition.RELAY, Disposition.HOLD, Disposition.DIVERT
 _REJECT, _TEMPFAIL = Disposition.REJECT, Disposition.TEMPFAIL
@@ -79,6 +80,7 @@ class Pipeline:
     clock: Callable[[], int]
     report: Report
     queue_ids: QueueIds = field(default_factory=QueueIds)
+    limits: TimeLimits = field(default_factory=TimeLimits)
 
     def begin(self, client: Client, mail: MailFrom) -> "Transaction":
         """The transaction that a MAIL command opens; no I/O yet."""
@@ -119,7 +121,7 @@ class Transaction:
         if self._broken:
             return replies.NEXT_HOP_DOWN
         try:
-            async with asyncio.timeout(self._pipeline.settings.transaction_timeout):
+            with self._pipeline.limits.until(self._deadline()):
                 reply = await self._onward.rcpt(recipient)
         except (NextHopUnavailableError, TimeoutError):
             self._broken = True
@@ -165,10 +167,10 @@ class Transaction:
     async def _pass(self, content: bytes) -> tuple[Outcome, Reply]:
         """The numbered steps above."""
         pipeline = self._pipeline
-        deadline = asyncio.get_running_loop().time() + pipeline.settings.transaction_timeout
+        deadline = self._deadline()
         incoming = Incoming(self.queue_id, pipeline.clock(), self._client, self._mail, tuple(self._recipients), content)
         try:
-            async with asyncio.timeout_at(deadline):
+            with pipeline.limits.until(deadline):
                 self._refuse_what_cannot_pass(content)
                 flight = self._take_off(incoming)
                 known = pipeline.hold.known(self._key)
@@ -189,6 +191,10 @@ class Transaction:
         except Exception as error:  # noqa: BLE001 - the message is ours, whatever else goes wrong
             pipeline.report("complete", error)
         return Outcome.TAKEN, replies.taken(self.queue_id)
+
+    def _deadline(self) -> float:
+        """When what begins now must have ended, as the time of the loop."""
+        return asyncio.get_running_loop().time() + self._pipeline.settings.transaction_timeout
 
     def _refuse_what_cannot_pass(self, content: bytes) -> None:
         if self._broken:

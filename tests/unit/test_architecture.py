@@ -74,6 +74,7 @@ TRANSPORT = (
     "judging",
     "diverting",
     "completion",
+    "time_limits",
     "pipeline",
     "journal",
     "flights",
