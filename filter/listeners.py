@@ -2,7 +2,9 @@
 
 Every address is bound several times with SO_REUSEPORT, once for each worker, and the kernel spreads connections over
 these sockets. The supervisor never accepts, but as it keeps the sockets open, connections queued at a dying worker
-wait for its successor instead of being reset. Raises `ListenError`, which names the setting and the address.
+wait for its successor instead of being reset. A socket that a reload adds to an address is bound only: the worker that
+gets it makes it listen, so that nobody waits at it if that worker never comes. Raises `ListenError`, which names the
+setting and the address.
 """
 
 import socket
@@ -52,12 +54,12 @@ class Listeners:
     @classmethod
     def bind(cls, wanted: Sequence[Wanted], workers: int, kept: Self | None = None) -> Self:
         """Listen on all of these addresses, on those of `kept` with its sockets; on an error nothing has changed."""
-        before = {listener.wanted.endpoint: listener for listener in (kept.listeners if kept else ())}
+        before = {_place(listener.wanted): listener for listener in (kept.listeners if kept else ())}
         made: list[socket.socket] = []
         listeners = []
         try:
             for one in wanted:
-                old = before.get(one.endpoint)
+                old = before.get(_place(one))
                 sockets = list(old.sockets) if old else []
                 for new in _more(one, sockets, workers):
                     made.append(new)
@@ -85,8 +87,14 @@ class Listeners:
         _close([one for listener in self.listeners for one in listener.sockets if id(one) not in used])
 
 
+def _place(wanted: Wanted) -> tuple[Endpoint, bool]:
+    """What tells addresses apart: those on a port of the system's choice are different ones, with TLS and without."""
+    return wanted.endpoint, wanted.implicit_tls and not wanted.endpoint.port
+
+
 def _more(wanted: Wanted, have: Sequence[socket.socket], count: int) -> Iterator[socket.socket]:
     """Sockets until there are `count`; the first says which port, as all of them need the same."""
+    first = not have  # `have` grows meanwhile
     try:
         if have:
             family, address = int(have[0].family), have[0].getsockname()
@@ -94,7 +102,7 @@ def _more(wanted: Wanted, have: Sequence[socket.socket], count: int) -> Iterator
             family, address = _resolved(wanted.endpoint)
             _refuse_taken(family, address)
         for _ in range(count - len(have)):
-            one = _listening(family, address)
+            one = _bound(family, address, listening=first)
             address = one.getsockname()
             yield one
     except OSError as error:
@@ -118,14 +126,15 @@ def _refuse_taken(family: int, address: tuple[object, ...]) -> None:
         probe.listen(1)
 
 
-def _listening(family: int, address: tuple[object, ...]) -> socket.socket:
+def _bound(family: int, address: tuple[object, ...], *, listening: bool) -> socket.socket:
     one = socket.socket(family, socket.SOCK_STREAM)
     try:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         _only_v6(one, family)
         one.bind(address)
-        one.listen(BACKLOG)
+        if listening:
+            one.listen(BACKLOG)
         one.setblocking(False)
     except BaseException:
         one.close()

@@ -27,6 +27,8 @@ def main() -> None:
         tell(line, {"failed": plan["fail"]})
         sys.exit(2)
     listening = [socket.socket(fileno=number) for number, _ in assigned["sockets"]]
+    for one in listening:
+        one.listen()
     tell(line, {"ready": "v1"})
     if first and plan.get("first") == "die":
         os.kill(os.getpid(), signal.SIGKILL)

@@ -2,7 +2,7 @@
 
 import socket
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 
 import pytest
 
@@ -92,3 +92,27 @@ def test_a_name_that_does_not_resolve() -> None:
     """An unknown host is an error of that setting."""
     with pytest.raises(ListenError, match=r"smtp\.listen"):
         Listeners.bind([Wanted("smtp.listen", Endpoint("nowhere.invalid", 2625))], 1)
+
+
+def test_nobody_waits_at_a_socket_that_may_never_be_served(three: Listeners) -> None:
+    """Until the new workers of a reload accept, connections go to the old ones; if they never do, none is lost (I4)."""
+    more = Listeners.bind([SMTP], 6, three)
+    with ExitStack() as clients:
+        for _ in range(60):
+            clients.enter_context(socket.create_connection(three.listeners[0].endpoint, timeout=5))
+        more.close(but=three)
+        waiting = 0
+        for one in three.listeners[0].sockets:
+            with suppress(BlockingIOError):
+                while True:
+                    one.accept()[0].close()
+                    waiting += 1
+    assert waiting == 60
+
+
+def test_addresses_with_a_port_of_the_system_are_told_apart() -> None:
+    """Over a reload a plain and a TLS address on port 0 of the same host keep each its own port."""
+    smtps = Wanted("smtp.tls_listen", SMTP.endpoint, implicit_tls=True)
+    with closing(Listeners.bind([SMTP, smtps], 1)) as before:
+        after = Listeners.bind([SMTP, smtps], 1, before)
+        assert [one.endpoint for one in after.listeners] == [one.endpoint for one in before.listeners]
