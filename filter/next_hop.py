@@ -2,7 +2,8 @@
 
 A transaction begins at the first host that works. Nothing has been handed over before the final dot, so up to the
 first answers to RCPT it is begun again, unseen: on a fresh connection if a reused one turns out to be gone, at the next
-host if one does not work. RCPT goes out as soon as it is offered, MAIL in the same flight with the first one.
+host if one does not work. It is also begun again if the connection was lost while the client sent its message. RCPT
+goes out as soon as it is offered, MAIL in the same flight with the first one.
 Raises what `ports.NextHopTransaction` says, and ValueError (a fault of ours) for octets that would break out of their
 command or end the message early; then nothing was sent.
 
@@ -146,7 +147,7 @@ class SmtpTransaction:
         self._pool: Pool | None = None  # of the connection
         self._connection: Connection | None = None
         self._refusal: Reply | None = None  # of MAIL: the answer to every recipient
-        self._accepted = 0  # recipients
+        self._accepted: list[RcptTo] = []
         self._over = ""  # why nothing can be sent any more
 
     async def rcpt(self, recipient: RcptTo) -> Reply:
@@ -163,7 +164,7 @@ class SmtpTransaction:
         except ConnectionFailedError as error:
             self._lost(error)
             raise
-        return self._answer(reply)
+        return self._answer(recipient, reply)
 
     async def restart(self, recipients: Sequence[RcptTo]) -> Reply | None:
         """See `ports`. If the connection was lost meanwhile, on another."""
@@ -183,6 +184,8 @@ class SmtpTransaction:
             return NO_RECIPIENTS
         whole = b"".join(content)
         try:
+            if not connection.in_step:
+                connection = await self._begin_again()
             obstacle = commands.content_obstacle(whole, connection.capabilities)
             return obstacle or await self._hand_over(connection, stuff(whole))
         except (NextHopUnavailableError, InDoubtError):
@@ -215,6 +218,13 @@ class SmtpTransaction:
             self._over = str(error)
             raise
 
+    async def _begin_again(self) -> Connection:
+        """In place of a connection that was lost while the client sent its message, one on which as many are taken."""
+        answers = await self._open(tuple(self._accepted))
+        if self._connection is None or not all(answer.ok for answer in answers):
+            raise NextHopUnavailableError("what was taken before is refused now")
+        return self._connection
+
     async def _begin_at(self, pool: Pool, recipients: tuple[RcptTo, ...]) -> list[Reply]:
         """Begin on a connection to this host; on a fresh one if a reused one fails."""
         connection = await pool.acquire()
@@ -232,7 +242,7 @@ class SmtpTransaction:
     ) -> list[Reply]:
         """MAIL and RCPTs on this connection. `release`: give it back too if it fails (else only for other reasons)."""
         self._pool = self._connection = None
-        self._accepted = 0
+        self._accepted = []
         self._hosts.capabilities = connection.capabilities
         try:
             answers = await self._send_envelope(connection, recipients)
@@ -274,7 +284,7 @@ class SmtpTransaction:
         if not replies[mail].ok:
             self._refusal = relayed(replies[mail].code, replies[mail].lines)
             return [self._refusal] * len(recipients)
-        return [self._answer(reply) for reply in replies[mail + 1 :]]
+        return [self._answer(*pair) for pair in zip(recipients, replies[mail + 1 :], strict=True)]
 
     async def _exchange(self, connection: Connection, lines: list[bytes], mail: int) -> list[ServerReply]:
         """Send the lines in one flight where the server takes it, else one by one; RCPT only after a good MAIL."""
@@ -315,10 +325,11 @@ class SmtpTransaction:
         connection.needs_reset = not reply.ok
         return relayed(reply.code, reply.lines)
 
-    def _answer(self, reply: ServerReply) -> Reply:
+    def _answer(self, recipient: RcptTo, reply: ServerReply) -> Reply:
         """The answer to one RCPT, for the client."""
         answer = relayed(reply.code, reply.lines)
-        self._accepted += answer.ok
+        if answer.ok:
+            self._accepted.append(recipient)
         return answer
 
     def _lost(self, error: ConnectionFailedError) -> None:

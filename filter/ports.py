@@ -47,7 +47,8 @@ class NextHopTransaction(Protocol):
     async def data(self, content: Sequence[bytes]) -> Reply:
         """Hand over the message (parts to be joined; CRLF lines, not dot-stuffed) and give the final reply.
 
-        Ends the transaction. Raises NextHopUnavailableError before the final dot, InDoubtError after it.
+        Ends the transaction. If the connection was lost meanwhile, it begins anew on another first.
+        Raises NextHopUnavailableError before the final dot, InDoubtError after it.
         """
 
     async def abort(self) -> None:
