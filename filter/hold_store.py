@@ -161,7 +161,7 @@ class HoldStore:
 
     def known(self, key: bytes) -> frozenset[Known]:
         """What is remembered of this key; nothing if that cannot be told."""
-        with suppress(apsw.Error):
+        with suppress(apsw.Error, ValueError):  # ValueError: a damaged word
             return self._reader.known(key)
         return frozenset()
 

@@ -125,6 +125,15 @@ def test_what_is_remembered_is_bounded(held, clock):
     assert held.check().sound
 
 
+def test_a_damaged_memory_knows_nothing(held):
+    """A store that cannot answer keeps no message from being sent: twice beats never."""
+    asyncio.run(held.settle(KEY, NOW))
+    other = open_file(held.directory)
+    other.execute("PRAGMA ignore_check_constraints=ON; UPDATE message_key SET kind = 'takeN'")
+    other.close()
+    assert not held.known(KEY)
+
+
 def test_what_is_remembered_is_forgotten_for_one(held, tmp_path):
     """Of several that forget a key at once, here or in another worker, one is told that it was remembered."""
     other = HoldStore(tmp_path / "hold")
