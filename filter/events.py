@@ -36,7 +36,6 @@ class Event(StrEnum):
     DIED_JUDGING = "died_judging"  # a worker died while it judged it
     STARTED = "started"  # a worker
     STOPPED = "stopped"  # a worker
-    RELOADED = "reloaded"  # a worker
 
 
 class Outcome(StrEnum):
@@ -82,7 +81,6 @@ FIELDS: Final[Mapping[Event, tuple[str, ...]]] = {
     Event.DIED_JUDGING: _ABOUT,
     Event.STARTED: (*_ABOUT, "worker", "version", "ruleset"),
     Event.STOPPED: (*_ABOUT, "worker", "version", "ruleset"),
-    Event.RELOADED: (*_ABOUT, "worker", "version", "ruleset"),
 }
 
 # Verdicts that no consent record had a part in: naming one would say that it was relied on.

@@ -114,15 +114,11 @@ NOT_SMTP: Final = _reply(421, "4.7.0", "This is an SMTP server", "the first line
 # TLS and authentication
 AUTHENTICATED: Final = _reply(235, "2.7.0", "Authenticated", "AUTH with the right password")
 CHALLENGE: Final = _reply(334, "", "{challenge}", "AUTH: the next part is wanted")
-TLS_UNAVAILABLE: Final = _reply(454, "4.7.0", "TLS not available now", "STARTTLS, and the certificate cannot be used")
-AUTH_UNAVAILABLE: Final = _reply(454, "4.7.0", "Cannot check passwords now", "AUTH, and checking the password failed")
 AUTH_CANCELLED: Final = _reply(501, "5.7.0", "Authentication cancelled", "AUTH was cancelled with *")
 AUTH_NOT_BASE64: Final = _reply(501, "5.5.2", "Cannot decode", "a part of AUTH is not base64 or not in its form")
 AUTH_LINE_TOO_LONG: Final = _reply(500, "5.5.6", "Authentication line too long", "a part of AUTH over 12288 octets")
 AUTH_MECHANISM_UNKNOWN: Final = _reply(504, "5.5.4", "Unknown mechanism", "AUTH with a mechanism not offered")
 TLS_REQUIRED: Final = _reply(530, "5.7.0", "STARTTLS first", "require_tls, and the session is in the clear")
-AUTH_REQUIRED: Final = _reply(530, "5.7.0", "Authentication required", "MAIL from a client outside relay_networks")
-AUTH_TOO_WEAK: Final = _reply(534, "5.7.9", "Mechanism too weak", "AUTH with a mechanism that users_file rules out")
 AUTH_FAILED: Final = _reply(535, "5.7.8", "User or password is wrong", "AUTH with a wrong user or password")
 AUTH_NEEDS_TLS: Final = _reply(538, "5.7.11", "STARTTLS before AUTH", "AUTH in the clear")
 ALREADY_TLS: Final = _reply(503, "5.5.1", "TLS is on already", "STARTTLS within TLS")
@@ -161,7 +157,6 @@ TOO_MANY_RECIPIENTS: Final = _reply(452, "4.5.3", "Too many recipients", "max_re
 SIZE_EXCEEDED: Final = _reply(552, "5.3.4", "Message too big", "max_message_size, by SIZE at MAIL or by the message")
 STORAGE_FULL: Final = _reply(452, "4.3.1", "Not enough storage, try again", "the hold store cannot take the message")
 BUSY_FOR_MAIL: Final = _reply(452, "4.3.1", "Too busy, try again", "MAIL when max_bytes_in_flight is reached")
-NOT_READY: Final = _reply(451, "4.3.2", "Not ready, try again", "MAIL when this server is not ready to judge")
 
 # The message
 START_MAIL: Final = _reply(354, "", "End data with <CR><LF>.<CR><LF>", "DATA")

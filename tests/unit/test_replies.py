@@ -11,6 +11,7 @@ from filter import replies
 from filter.replies import ALL, MAX_RELAYED_LINES, NEXT_HOP_GARBLED, RefusedError, Reply, relayed
 
 DOCUMENT = Path(__file__).parents[2] / "deploy" / "smtp-replies.md"
+PACKAGE = Path(__file__).parents[2] / "filter"
 ROW = re.compile(r"^\| `([A-Z_0-9]+)` \| `([^`]+)` \| (.+) \|$", re.MULTILINE)
 ENHANCED = re.compile(r"([245])\.\d{1,3}\.\d{1,3}")
 # RFC 2034 section 4 leaves these out: the greeting, HELO and EHLO, and whatever is 3xx.
@@ -52,6 +53,13 @@ def test_the_table_is_all_there_is():
     """Every constant of the module that is a reply is in the table, under its own name."""
     assert {name: value for name, value in vars(replies).items() if isinstance(value, Reply)} == ALL
     assert all(ALL[name] is getattr(replies, name) for name in ALL)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_reply_can_be_sent(name):
+    """Nothing stands in the table that no part of the program sends, itself or filled by the function of its name."""
+    source = "".join(file.read_text() for file in PACKAGE.glob("*.py"))
+    assert len(re.findall(rf"\b{name}\b", source)) > 1 or f"def {name.lower()}(" in source
 
 
 def test_the_document_lists_the_table():
