@@ -1,7 +1,8 @@
 """A small HTTP server for health and metrics: GET and HEAD of fixed paths, one request a connection, all bounded.
 
 Headers are read to their end and ignored, Host among them: the answers are the same for everybody and hold no mail.
-A request that is too long, too slow or none gets an error answer or a closed connection. Raises `OSError` when the
+A request that is too long, too slow or none gets an error answer or a closed connection; when there are too many
+connections the oldest has to go, so that slow ones keep nobody out. Raises `OSError` when the
 address cannot be bound; afterwards nothing.
 """
 
@@ -39,7 +40,7 @@ class HttpServer:
     def __init__(self, routes: Routes, *, time_limit: float = TIME_LIMIT) -> None:
         self._routes = {path.encode("ascii"): answer for path, answer in routes.items()}
         self._time_limit = time_limit
-        self._sessions: set[asyncio.Task[None]] = set()
+        self._sessions: dict[asyncio.Task[None], None] = {}  # in the order in which they came
         self._server: asyncio.Server | None = None
 
     async def start(self, host: str, port: int) -> Self:
@@ -66,11 +67,12 @@ class HttpServer:
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._sessions) >= MAX_CONNECTIONS:
-            writer.transport.abort()
-            return
+            oldest = next(iter(self._sessions))
+            del self._sessions[oldest]
+            oldest.cancel()
         session = asyncio.create_task(self._serve(reader, writer))
-        self._sessions.add(session)
-        session.add_done_callback(self._sessions.discard)
+        self._sessions[session] = None
+        session.add_done_callback(lambda ended: self._sessions.pop(ended, None))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

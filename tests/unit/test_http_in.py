@@ -138,34 +138,33 @@ def test_a_client_that_leaves_breaks_nothing() -> None:
     assert talk(session) == b""
 
 
-def test_connections_are_bounded() -> None:
-    """Beyond the limit a connection is closed at once; when others have gone, the next is served."""
+def test_slow_clients_keep_nobody_out() -> None:
+    """Beyond the limit the connection that is there for longest is closed, and the next one is served at once."""
 
-    async def run() -> list[bytes]:
-        server = await HttpServer(ROUTES).start("127.0.0.1", 0)
-        opened = [await asyncio.open_connection(*server.address) for _ in range(MAX_CONNECTIONS)]
-        answers = []
+    async def run() -> tuple[bytes, list[bytes]]:
+        server = await HttpServer(ROUTES, time_limit=60).start("127.0.0.1", 0)
+        slow = [await asyncio.open_connection(*server.address) for _ in range(MAX_CONNECTIONS)]
         try:
-            for _ in range(2):
-                reader, writer = await asyncio.open_connection(*server.address)
-                try:
-                    writer.write(b"GET /good HTTP/1.1\r\n\r\n")
-                    answers.append(await reader.read())
-                except ConnectionError:
-                    answers.append(b"")
-                writer.close()
-                for other_reader, other in opened:
-                    other.write_eof()
-                    await other_reader.read()
+            for _, writer in slow:
+                writer.write(b"GET /good")
+                await writer.drain()
+            reader, writer = await asyncio.open_connection(*server.address)
+            writer.write(b"GET /good HTTP/1.1\r\n\r\n")
+            answer = await asyncio.wait_for(reader.read(), 10)
+            writer.close()
+            first = await asyncio.wait_for(slow[0][0].read(), 10)
+            for _, other in slow[1:]:
+                other.write(b" HTTP/1.1\r\n\r\n")
+            others = [await asyncio.wait_for(other.read(), 10) for other, _ in slow[1:]]
         finally:
-            for _, other in opened:
+            for _, other in slow:
                 other.close()
             await server.stop()
-        return answers
+        assert first == b""
+        return answer, others
 
-    refused, served = asyncio.run(run())
-    assert refused == b""
-    assert served.startswith(b"HTTP/1.1 200 ")
+    answer, others = asyncio.run(run())
+    assert all(each.startswith(b"HTTP/1.1 200 ") for each in [answer, *others])
 
 
 @given(st.binary(max_size=300))
