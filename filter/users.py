@@ -13,11 +13,11 @@ import hashlib
 import hmac
 import os
 import re
-import secrets
 import stat
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_bytes
 from typing import Final, NamedTuple, Self
 
 from .errors import ConfigError, Problem
@@ -85,9 +85,11 @@ class Users:
 
     def __init__(self, hashes: Mapping[str, PasswordHash]) -> None:
         self._hashes = {name.encode(): known for name, known in hashes.items()}
-        # An unknown name costs as much as the first known one, so that time does not tell which names exist.
-        cost = next((known.cost for known in hashes.values()), _USUAL)
-        self._nobody = PasswordHash(cost, secrets.token_bytes(_SALT_SIZE), secrets.token_bytes(_HASH_SIZE))
+        # An unknown name costs what one of the known ones does, always the same one, so that time does not tell which
+        # names exist.
+        costs = [known.cost for known in hashes.values()] or [_USUAL]
+        self._nobodies = [PasswordHash(cost, token_bytes(_SALT_SIZE), token_bytes(_HASH_SIZE)) for cost in costs]
+        self._secret = token_bytes(_HASH_SIZE)
 
     def __len__(self) -> int:
         return len(self._hashes)
@@ -95,8 +97,12 @@ class Users:
     def verify(self, name: bytes, password: bytes) -> bool:
         """Whether this is the password of this user. Takes tens of milliseconds of one core: call it in a thread."""
         known = self._hashes.get(name)
-        right = (known or self._nobody).matches(password)
+        right = (known or self._nobody(name)).matches(password)
         return right and known is not None
+
+    def _nobody(self, name: bytes) -> PasswordHash:
+        digest = hashlib.blake2b(name, key=self._secret, digest_size=8).digest()
+        return self._nobodies[int.from_bytes(digest) % len(self._nobodies)]
 
 
 def load_users(path: Path) -> Users:
@@ -128,7 +134,7 @@ def hash_password(password: str) -> str:
     octets = password.encode()
     if not 0 < len(octets) <= _MAX_PASSWORD:
         raise ValueError(f"a password has 1 to {_MAX_PASSWORD} octets")
-    salt = secrets.token_bytes(_SALT_SIZE)
+    salt = token_bytes(_SALT_SIZE)
     digest = _USUAL.derive(octets, salt, _HASH_SIZE)
     return f"$scrypt$ln={_USUAL.log},r={_USUAL.block},p={_USUAL.lanes}${_to_base64(salt)}${_to_base64(digest)}"
 

@@ -61,6 +61,19 @@ def test_unknown_name_costs_one_derivation_too(monkeypatch):
     assert costs == [(10, 1, 1)] * 2
 
 
+def test_unknown_names_cost_what_known_ones_do(monkeypatch):
+    """With users of different costs an unknown name has one of these costs, and the same one each time."""
+    costs = []
+    monkeypatch.setattr(PasswordHash, "matches", lambda self, _: bool(costs.append(self.cost.log)))
+    dearer = CHEAP.replace("ln=10", "ln=11")
+    users = Users({"shop": PasswordHash.parse(CHEAP), "till": PasswordHash.parse(dearer)})
+    for _ in range(2):
+        for number in range(100):
+            users.verify(b"nobody%d" % number, b"x")
+    assert set(costs) == {10, 11}
+    assert costs[:100] == costs[100:]
+
+
 def test_file_that_others_may_read_is_refused(tmp_path):
     """Group or world access is an error that says how to mend it."""
     with pytest.raises(ConfigError, match="chmod 600"):
