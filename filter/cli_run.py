@@ -3,6 +3,7 @@
 What runs the relay is loaded by the command that needs it, so that all others start quickly.
 """
 
+import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -27,6 +28,7 @@ def run(
     ],
 ) -> None:
     """Run the relay: takes mail by SMTP, judges it, hands it on. SIGHUP reloads the configuration, SIGTERM drains."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a reload that comes now finds nothing read yet
     from . import supervisor  # noqa: PLC0415 -- see the top
 
     logs.configure()
