@@ -122,13 +122,13 @@ class HoldDatabase:
             self.connection.execute(_DROP_CONTENT, (message,))
 
     def diverted(self, queue_id: str, recipients: Sequence[RcptTo], at: int) -> None:
-        """Mark the copies of these recipients that were to be diverted; the content goes with the last open copy."""
+        """Mark one copy to be diverted for each of these recipients; the content goes with the last open copy."""
         message = self._number(queue_id)
         if message is None:
             return
         self.connection.executemany(
-            "UPDATE copy SET state = 'diverted', changed_at = ?"
-            " WHERE message = ? AND path = ? AND params = ? AND disposition = ? AND state = 'held'",
+            "UPDATE copy SET state = 'diverted', changed_at = ?1 WHERE message = ?2 AND number = (SELECT min(number)"
+            " FROM copy WHERE message = ?2 AND path = ?3 AND params = ?4 AND disposition = ?5 AND state = 'held')",
             ((at, message, one.path, b" ".join(one.params), str(Disposition.DIVERT)) for one in recipients),
         )
         self.connection.execute(_DROP_CONTENT, (message,))

@@ -125,6 +125,15 @@ def test_what_is_remembered_is_bounded(held, clock):
     assert held.check().sound
 
 
+def test_of_equal_copies_as_many_are_marked_as_were_diverted(held):
+    """A recipient given twice has two copies; one that could not be diverted stays."""
+    copy = held_copy(1, Disposition.DIVERT)
+    asyncio.run(held.store(held_message("one", copy, held_copy(2), copy)))
+    for states in (["diverted", "held", "held"], ["diverted", "held", "diverted"]):
+        asyncio.run(held.diverted("one", [copy.recipient]))
+        assert _states(held.get("one")) == states
+
+
 def test_a_damaged_memory_knows_nothing(held):
     """A store that cannot answer keeps no message from being sent: twice beats never."""
     asyncio.run(held.settle(KEY, NOW))
