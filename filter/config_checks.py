@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Final
 
-from .config_relay import DivertSettings, HttpSettings, KafkaSettings, NextHopSettings, SmtpSettings, TlsPolicy
+from .config_relay import DivertSettings, HttpSettings, KafkaSettings, NextHopSettings, SmtpSettings
 from .config_values import Endpoint, duration_text, size_text
 from .errors import Problem
+from .tls_policy import TlsPolicy
 
 _EMPTY: Final = '""'
 

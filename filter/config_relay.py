@@ -29,6 +29,7 @@ from .config_kinds import (
     word,
 )
 from .config_values import Endpoint
+from .tls_policy import TlsPolicy
 
 _KIB, _MIB, _GIB = 1 << 10, 1 << 20, 1 << 30
 
@@ -45,15 +46,6 @@ class LongLines(StrEnum):
 
     RELAY = "relay"
     REJECT = "reject"
-
-
-class TlsPolicy(StrEnum):
-    """How connections to the next hop are encrypted; `VERIFY` alone also checks who is there."""
-
-    OFF = "off"
-    OPPORTUNISTIC = "opportunistic"
-    REQUIRE = "require"
-    VERIFY = "verify"
 
 
 class SmtpSettings(Section):

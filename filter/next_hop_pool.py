@@ -15,8 +15,9 @@ from typing import Final, Protocol
 from .envelope import Capabilities
 from .next_hop_breaker import Breaker, BreakerState
 from .next_hop_connection import Connection, ConnectionFailedError
-from .next_hop_setup import Count, Event, NextHopOptions, Setup, TlsFailedError, TlsPolicy
+from .next_hop_setup import Count, Event, NextHopOptions, Setup, TlsFailedError
 from .ports import NextHopUnavailableError
+from .tls_policy import TlsPolicy
 
 QUIT_LIMIT: Final = 1.0  # seconds for the answer to QUIT
 _SWEEPS: Final = 4  # per shortest time limit

@@ -18,19 +18,11 @@ from .envelope import Capabilities
 from .errors import ConfigError, Problem
 from .next_hop_connection import Connection, ConnectionFailedError
 from .smtp_reply import ServerReply
+from .tls_policy import TlsPolicy
 
 _READY: Final = 220
 _CHALLENGE: Final = 334
 _UNKNOWN_COMMAND: Final = (500, 502)
-
-
-class TlsPolicy(StrEnum):
-    """How connections to the next hop are encrypted; `VERIFY` alone also checks who is there."""
-
-    OFF = "off"
-    OPPORTUNISTIC = "opportunistic"  # where offered; in the clear if it then fails
-    REQUIRE = "require"
-    VERIFY = "verify"
 
 
 class Event(StrEnum):

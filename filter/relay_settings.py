@@ -7,7 +7,7 @@ import socket
 from datetime import timedelta
 from typing import Final
 
-from . import credentials, next_hop_setup
+from . import credentials
 from .config import Config
 from .config_relay import BareLineEndings, LongLines
 from .config_values import Endpoint, domain
@@ -80,7 +80,7 @@ def next_hop(config: Config, hosts: tuple[Endpoint, ...]) -> NextHopOptions:
     return NextHopOptions(
         hosts=tuple((host.host, host.port) for host in hosts),
         hostname=hostname(config),
-        tls=next_hop_setup.TlsPolicy(settings.tls),
+        tls=settings.tls,
         tls_ca_file=settings.tls_ca_file,
         user=settings.user,
         password=credentials.next_hop_password(settings),

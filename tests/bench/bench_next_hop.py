@@ -25,7 +25,8 @@ import uvloop
 
 from filter.envelope import Client, MailFrom, RcptTo
 from filter.next_hop import SmtpNextHop
-from filter.next_hop_setup import NextHopOptions, TlsPolicy
+from filter.next_hop_setup import NextHopOptions
+from filter.tls_policy import TlsPolicy
 
 HEADER = b"From: <a@sender.example>\r\nTo: <b@customer.example>\r\nSubject: Statement\r\n\r\n"
 LINE = b"Your statement is ready. It covers the first to the last day of the month.\r\n"

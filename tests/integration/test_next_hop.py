@@ -14,8 +14,9 @@ from support.script_sink import KEYWORDS, ScriptSink, drop, reply
 
 from filter.envelope import Client, MailFrom, RcptTo
 from filter.next_hop import SmtpNextHop
-from filter.next_hop_setup import Event, NextHopOptions, TlsPolicy
+from filter.next_hop_setup import Event, NextHopOptions
 from filter.ports import InDoubtError, NextHopUnavailableError
+from filter.tls_policy import TlsPolicy
 
 pytestmark = pytest.mark.integration
 

@@ -19,6 +19,7 @@ CORE = (
     "data_reader",
     "xforward",
     "trace",
+    "tls_policy",
     "address",
     "charsets",
     "segments",

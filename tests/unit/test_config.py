@@ -12,13 +12,13 @@ from pydantic import ValidationError
 
 from filter.config import Config, load_config
 from filter.config_errors import explain, setting_paths
-from filter.config_relay import TlsPolicy
 from filter.config_values import Endpoint, duration, duration_text, endpoint, size, size_text
 from filter.consent import ConsentState
 from filter.errors import ConfigError
 from filter.labels import Label
 from filter.policy import DEFAULT_TABLE, Disposition, Policy
 from filter.stream import Match, Mode, Stream
+from filter.tls_policy import TlsPolicy
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "config"

@@ -14,8 +14,9 @@ from filter.envelope import Client, MailFrom, RcptTo
 from filter.errors import ConfigError
 from filter.next_hop import SmtpNextHop
 from filter.next_hop_breaker import BreakerState
-from filter.next_hop_setup import Event, NextHopOptions, TlsPolicy
+from filter.next_hop_setup import Event, NextHopOptions
 from filter.ports import InDoubtError, NextHopUnavailableError
+from filter.tls_policy import TlsPolicy
 
 MAIL = MailFrom(b"a@sender.example")
 ANN, BEN, CAT = (RcptTo(name + b"@customer.example") for name in (b"ann", b"ben", b"cat"))

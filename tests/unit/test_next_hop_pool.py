@@ -9,9 +9,10 @@ from support.memory_hop import SILENT, Clock, MemoryHop, once, settle
 from filter.next_hop_breaker import BreakerState
 from filter.next_hop_connection import ConnectionFailedError
 from filter.next_hop_pool import Pool
-from filter.next_hop_setup import Event, NextHopOptions, TlsPolicy, capabilities_of
+from filter.next_hop_setup import Event, NextHopOptions, capabilities_of
 from filter.ports import NextHopUnavailableError
 from filter.smtp_reply import ServerReply
+from filter.tls_policy import TlsPolicy
 
 
 class Setting:

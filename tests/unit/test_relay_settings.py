@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from filter import config_relay, next_hop_setup, relay_settings
+from filter import relay_settings
 from filter.config import Config, load_config
 from filter.config_values import Endpoint
+from filter.tls_policy import TlsPolicy
 
 CHANGED = """
 [smtp]
@@ -83,7 +84,7 @@ def test_next_hop(changed: Config) -> None:
     options = relay_settings.next_hop(changed, (Endpoint("::1", 26),))
     assert options.hosts == (("::1", 26),)
     assert options.hostname == "relay.example"
-    assert options.tls is next_hop_setup.TlsPolicy.REQUIRE
+    assert options.tls is TlsPolicy.REQUIRE
     assert (options.max_connections, options.idle_timeout, options.max_age) == (31, 32, 33)
     assert (options.connect_timeout, options.command_timeout, options.final_timeout) == (4, 5, 24)
     assert (options.breaker_failures, options.breaker_pause, options.xforward) == (36, 37, False)
@@ -99,11 +100,6 @@ def test_defaults_agree(tmp_path: Path) -> None:
     assert relay_settings.next_hop(config, config.next_hop.hosts) == relay_settings.NextHopOptions(
         hosts=hosts, hostname=hostname
     )
-
-
-def test_the_words_for_tls_agree() -> None:
-    """Configuration and next hop know the same policies."""
-    assert [str(one) for one in config_relay.TlsPolicy] == [str(one) for one in next_hop_setup.TlsPolicy]
 
 
 @pytest.mark.parametrize(
