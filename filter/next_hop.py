@@ -187,7 +187,10 @@ class SmtpTransaction:
             if not connection.in_step:
                 connection = await self._begin_again()
             obstacle = commands.content_obstacle(whole, connection.capabilities)
-            return obstacle or await self._hand_over(connection, stuff(whole))
+            if obstacle is not None:
+                return obstacle
+            whole = stuff(whole)  # under the same name: a large message is not kept twice while it is sent
+            return await self._hand_over(connection, whole)
         except (NextHopUnavailableError, InDoubtError):
             self._hosts.count(Event.LOST)
             raise
