@@ -42,7 +42,7 @@ _MARKETING: Final = (
 )
 _LONGEST: Final = 90.0  # seconds that a load may take
 _MOST_ATTEMPTS: Final = 200
-_RETRY: Final = (0.3, 1.2)  # seconds until a client tries again
+_RETRY: Final = (1.0, 2.0)  # seconds until a client tries again: MTAs wait longer, and one commit must fit in
 
 
 class Kind(StrEnum):
