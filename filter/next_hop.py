@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 
 from . import next_hop_commands as commands
 from .data_reader import stuff
-from .envelope import Capabilities, Client, MailFrom, RcptTo
+from .envelope import USUAL, Capabilities, Client, MailFrom, RcptTo
 from .next_hop_breaker import BreakerState
 from .next_hop_connection import Connection, ConnectionFailedError
 from .next_hop_pool import Connect, Pool
@@ -51,7 +51,7 @@ class _Hosts:
         self.pools = pools
         self.options = options
         self.count = count
-        self.capabilities = Capabilities()
+        self.capabilities = USUAL
 
     async def at_first(self, attempt: Callable[[Pool], Awaitable[_T]]) -> _T:
         """Attempt at each host that is not left alone until one works. Raises NextHopUnavailableError if none does."""
@@ -99,7 +99,7 @@ class SmtpNextHop:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the next hop last said it can do; nothing before the first connection (see `probe`)."""
+        """What the next hop last said it can do; what is usual before the first connection (see `probe`)."""
         return self._hosts.capabilities
 
     @property

@@ -156,7 +156,7 @@ class Relay:
         """Look for a next hop that is not there: no mail might come to find that it is back."""
         while True:
             await asyncio.sleep(PROBE_EVERY)
-            if self._unreached or not self.next_hop.available or not self.next_hop.capabilities.keywords:
+            if self._unreached or not self.next_hop.available:
                 with suppress(OSError):
                     await self._probe()
 

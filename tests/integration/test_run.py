@@ -272,6 +272,10 @@ def test_a_next_hop_that_is_down_is_a_reason(tmp_path: Path, rules_cache: Path) 
         assert relay.health()["reasons"] == ["next_hop_unavailable"]
         assert relay.get("/livez")[0] == 200
         assert relay.send(SERVICE % 1, ["a@home.example"])[0] == 451
+        with relay.client() as client:
+            client.ehlo()
+            assert client.has_extn("smtputf8")  # or a client would give up what must only wait
+            assert client.docmd("MAIL FROM:<a@bank.example> SMTPUTF8 BODY=8BITMIME")[0] == 250
         sink.accept()
         relay.wait_health(ready="True")
         assert relay.send(SERVICE % 1, ["a@home.example"])[0] == 250
