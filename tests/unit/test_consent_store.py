@@ -571,14 +571,18 @@ def test_ruling_on_a_template_is_the_ruling_on_each_record(capture, max_age):
         (ConsentEvent(capture, "E-1", made, came or made, -1, "", sale, "R-1", "00012345", end, until), other)
         for made, came, sale, (end, until), other in own
     ]
-    for order in (listed, listed[::-1]):  # whichever record the ruling is learnt from
-        rulings = Rulings(templates)
-        for (one, other), at, exact in product(order, ASKED, [wide, narrow]):
-            template, rest = encode(one, other)
-            body = templates.number(template).to_bytes(3) + rest
-            answer = rulings.answer(body + check(body), Subject(exact, wide, ""), SCOPE, at, max_age)
+    asked = []
+    for one, other in listed:
+        template, rest = encode(one, other)
+        body = templates.number(template).to_bytes(3) + rest
+        for at, exact in product(ASKED, [wide, narrow]):
             concerned = template.wide or (other or wide) == exact
             expected = resolve([one] if concerned else [], SCOPE, at, max_age=max_age)
+            asked.append((body + check(body), Subject(exact, wide, ""), at, expected))
+    for order in (asked, asked[::-1]):  # whichever record the ruling is learnt from
+        rulings = Rulings(templates)
+        for value, subject, at, expected in order:
+            answer = rulings.answer(value, subject, SCOPE, at, max_age)
             assert (answer.blocked, answer) == (expected.blocked, expected)
 
 
