@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from pathlib import Path
 
 import pytest
 import uvloop
@@ -23,6 +24,11 @@ def _resident() -> int:
     """Memory of this process in octets."""
     with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - a file of the kernel
         return int(file.read().split()[1]) * 4096
+
+
+def _descriptors() -> int:
+    """Files that this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_a_thousand_pipelined_transactions_are_answered_in_order(loop):
@@ -132,6 +138,34 @@ def test_connections_are_capped_and_leave_nothing_behind(loop):
             assert server.service.sessions.usage.connections == 0
 
     run(dialogue(), loop)
+
+
+def test_ten_thousand_connections_leave_no_descriptor():
+    """Clients that come and go, most of them past the cap of all connections, leave no file open (B4)."""
+
+    def come_and_go(port, count):
+        for _ in range(count):
+            with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as client:
+                assert client.recv(3) in (b"220", b"421")
+
+    async def dialogue():
+        async with running(limits=Limits(tick=0.05, connections=2)) as server:
+            await asyncio.to_thread(come_and_go, server.port, 10)
+            await until(lambda: not server.service.sessions)
+            before = _descriptors()
+            kept = [await server.connect() for _ in range(2)]
+            for talker in kept:
+                await talker.expect("220")
+            await asyncio.to_thread(come_and_go, server.port, 10_000)
+            for talker in kept:
+                await talker.ask("QUIT", "221")
+                talker.close()
+                await talker.writer.wait_closed()
+            await until(lambda: not server.service.sessions)
+            assert server.service.sessions.usage.connections == 0
+            assert _descriptors() <= before
+
+    run(dialogue(), uvloop.new_event_loop)
 
 
 def test_client_that_reads_nothing_is_cut_off(loop):

@@ -120,6 +120,13 @@ def test_unknown_cases_can_be_set(load):
     assert policy == Policy(on_unsure=Disposition.RELAY, on_consent_unavailable=Disposition.TEMPFAIL, unsure_from=1.0)
 
 
+@pytest.mark.parametrize("name", [name for name in Policy.__dataclass_fields__ if name.startswith("on_")])
+def test_every_unknown_case_reaches_the_policy(load, name):
+    """No setting of an unknown case is read and then forgotten."""
+    assert getattr(Policy(), name) is not Disposition.RELAY
+    assert load(f'[policy]\n{name} = "relay"\n').decision_policy() == Policy(**{name: Disposition.RELAY})
+
+
 def test_max_age_is_by_topic(load):
     """A topic can have its own age; that of every other topic keeps its default unless given."""
     consent = load('[consent]\nmax_age = { offers = "12 months" }\nstale_after = "90s"').consent
