@@ -114,6 +114,9 @@ NOT_SMTP: Final = _reply(421, "4.7.0", "This is an SMTP server", "the first line
 # TLS and authentication
 AUTHENTICATED: Final = _reply(235, "2.7.0", "Authenticated", "AUTH with the right password")
 CHALLENGE: Final = _reply(334, "", "{challenge}", "AUTH: the next part is wanted")
+AUTH_UNAVAILABLE: Final = _reply(
+    454, "4.7.0", "Cannot check passwords now, try again", "AUTH, and too many passwords wait to be checked"
+)
 AUTH_CANCELLED: Final = _reply(501, "5.7.0", "Authentication cancelled", "AUTH was cancelled with *")
 AUTH_NOT_BASE64: Final = _reply(501, "5.5.2", "Cannot decode", "a part of AUTH is not base64 or not in its form")
 AUTH_LINE_TOO_LONG: Final = _reply(500, "5.5.6", "Authentication line too long", "a part of AUTH over 12288 octets")

@@ -17,6 +17,7 @@ from .users import Users
 
 MECHANISMS: Final = (b"PLAIN", b"LOGIN")
 MAX_LINE: Final = 12288  # octets of a line of this dialogue with its CRLF; RFC 4954 section 4
+MAX_UNFINISHED: Final = 32  # checks, of one worker: about a second's work
 _MAX_WORDS: Final = 2  # mechanism and initial response
 _PARTS_OF_PLAIN: Final = 3
 _EMPTY: Final = replies.challenge("")
@@ -74,16 +75,29 @@ class Exchange:
 
 
 class PasswordChecker:
-    """Checks passwords in two threads of its own, so that logging in never stops mail that flows."""
+    """Checks passwords in two threads of its own, so that logging in never stops mail that flows.
+
+    Whoever connects may ask for a check, and go away before it is done: so only a few may wait.
+    """
 
     def __init__(self, users: Users) -> None:
         self._users = users
+        self._unfinished = 0
         self._threads = ThreadPoolExecutor(2, "password")
 
+    @property
+    def busy(self) -> bool:
+        """Whether as many wait as may."""
+        return self._unfinished >= MAX_UNFINISHED
+
     async def check(self, claimed: Credentials) -> bool:
-        """Whether the password is the user's."""
+        """Whether the password is the user's; not to be asked while `busy`."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._users.verify, claimed.name, claimed.password)
+        self._unfinished += 1
+        try:
+            return await loop.run_in_executor(self._threads, self._users.verify, claimed.name, claimed.password)
+        finally:
+            self._unfinished -= 1
 
     def close(self) -> None:
         """End the threads; a check that waits is given up."""

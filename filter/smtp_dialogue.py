@@ -267,7 +267,7 @@ class Dialogue(Channel):
             return step
         self._exchange = None
         self.input.limit = MAX_LINE
-        return self._log_in(passwords, step)
+        return replies.AUTH_UNAVAILABLE if passwords.busy else self._log_in(passwords, step)
 
     async def _log_in(self, passwords: PasswordChecker, claimed: Credentials) -> Reply:
         if await passwords.check(claimed):

@@ -2,14 +2,16 @@
 
 import asyncio
 import re
+import threading
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.server import ALL_EXTENSIONS, LOOPBACK, FakePipeline, FakeTransaction
+from support.server import ALL_EXTENSIONS, LOOPBACK, FakePipeline, FakeTransaction, until
 
 from filter import replies
 from filter.data_reader import DataReader
+from filter.smtp_auth import MAX_UNFINISHED, PasswordChecker
 from filter.smtp_door import Door
 from filter.smtp_in import Server, as_reply
 from filter.smtp_limits import Limits
@@ -306,5 +308,42 @@ def test_a_drain_lets_an_open_transaction_come_to_its_end():
         await drained
         assert wire.said.splitlines()[-1].startswith(b"421 4.3.2")
         assert len(pipeline.messages) == 1
+
+    asyncio.run(dialogue())
+
+
+def test_passwords_that_wait_to_be_checked_are_few():
+    """However many log in at once, and leave, only so many checks wait; the others are told to come again (B6)."""
+
+    class Slow:
+        """Users whose passwords take their time."""
+
+        def __init__(self):
+            self.go_on = threading.Event()
+
+        def verify(self, _name, _password):
+            """Find it right in the end."""
+            return self.go_on.wait(10)
+
+    async def dialogue():
+        users = Slow()
+        passwords = PasswordChecker(users)
+        wires = []
+        for _ in range(MAX_UNFINISHED + 5):
+            server, wire, faults = _server(FakePipeline(), passwords=passwords)
+            server.session.tls = "TLSv1.3"
+            wires.append(wire)
+            server.data_received(b"EHLO x\r\n")
+            await _turns()
+            server.data_received(b"AUTH PLAIN AHNob3AAeA==\r\n")
+            if len(wires) < MAX_UNFINISHED:
+                wire.close()
+            await _turns()
+        assert sum(wire.said.endswith(b"454 4.7.0 Cannot check passwords now, try again\r\n") for wire in wires) == 5
+        users.go_on.set()
+        await until(lambda: not passwords.busy)
+        await until(lambda: wires[MAX_UNFINISHED - 1].said.endswith(b"235 2.7.0 Authenticated\r\n"))
+        assert faults == []
+        passwords.close()
 
     asyncio.run(dialogue())
