@@ -185,7 +185,8 @@ def test_a_file_that_cannot_be_read(tmp_path, name):
 
 VALUES = st.recursive(
     st.booleans() | st.integers() | st.floats() | st.text() | st.dates(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,  # no setting is deeper than a list of tables
 )
 
 

@@ -12,6 +12,7 @@ import lmdb
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.index_readers import NOW, SCOPE, die_reading, read_once, read_when_asked
 
 from filter import consent_store
 from filter.address import Subject, SubjectKeyer
@@ -25,9 +26,8 @@ from filter.errors import AddressError, ConsentDataError
 from filter.evidence import CHARITY_START, CLOCK_SKEW
 from filter.labels import Channel
 
-KEYER = SubjectKeyer(b"k" * 32)
-SCOPE = Scope("email", "bank", "bank", "offers")
-NOW = 1_790_000_000_000
+SECRET = b"k" * 32
+KEYER = SubjectKeyer(SECRET)
 DAY = 86_400_000
 GRANT = Capture(
     kind=EventKind.GRANT,
@@ -361,17 +361,11 @@ def test_full_map_grows(tmp_path, monkeypatch):
         assert state(store, "p2999@x.example") is ConsentState.CONSENT
 
 
-def _die_reading(directory):
-    store = ConsentStore(directory, KEYER)
-    _reading = store._index.begin()
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 def test_killed_readers_give_their_place_back(store):
     """A reader killed in the middle of a look-up does not take a place of the index for ever."""
     record(store, "anna@bank.example", event())
     spawn = multiprocessing.get_context("spawn")
-    reader = spawn.Process(target=_die_reading, args=(store.directory,))
+    reader = spawn.Process(target=die_reading, args=(store.directory, SECRET))
     reader.start()
     reader.join(60)
     assert reader.exitcode == -signal.SIGKILL
@@ -383,15 +377,10 @@ def test_killed_readers_give_their_place_back(store):
 
 
 def _open_and_close(spawn, directory):
-    opener = spawn.Process(target=_read_once, args=(directory,))
+    opener = spawn.Process(target=read_once, args=(directory, SECRET))
     opener.start()
     opener.join(60)
     assert opener.exitcode == 0
-
-
-def _read_once(directory):
-    with ConsentStore(directory, KEYER) as store:
-        store.lookup("anna@bank.example", SCOPE, NOW)
 
 
 def _load(store, entries, *, at=NOW, **batch):
@@ -464,13 +453,6 @@ def _no_space(*_, **__):
     raise OSError(28, "No space left on device")
 
 
-def _read_in_child(directory, answers, questions):
-    with ConsentStore(directory, KEYER) as reader:
-        while (address := questions.get()) is not None:
-            reader._next_look = 0
-            answers.put(reader.lookup(address, SCOPE, NOW).state)
-
-
 def test_other_processes_see_writes_and_rebuilds(tmp_path, monkeypatch):
     """A reader in another process sees a write with new terms at once, and a rebuilt index after its next look."""
     monkeypatch.setattr(consent_store, "REBUILD_FROM", 1)
@@ -478,7 +460,7 @@ def test_other_processes_see_writes_and_rebuilds(tmp_path, monkeypatch):
     answers, questions = context.Queue(), context.Queue()
     with ConsentStore(tmp_path, KEYER, readonly=False) as store:
         record(store, "jo@shop.example", event())
-        child = context.Process(target=_read_in_child, args=(tmp_path, answers, questions))
+        child = context.Process(target=read_when_asked, args=(tmp_path, SECRET, answers, questions))
         child.start()
         try:
             seen = [_ask("jo@shop.example", questions, answers)]
