@@ -17,6 +17,7 @@ MAX_PORT: Final = 65535
 MAX_NAME: Final = 64
 MAX_USER: Final = 255
 _MAX_DOMAIN: Final = 253
+_MAPPED_PREFIX: Final = 96  # bits before the IPv4 address in an IPv6 address that stands for it
 _LOCAL_PART: Final = re.compile(r"(?!\.)(?:[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]|\.(?!\.)){1,64}(?<!\.)")
 _LABEL: Final = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _DURATION: Final = re.compile(r"([0-9]{1,6}) ?([a-z]+)")
@@ -148,9 +149,13 @@ def network(value: Any) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     if not isinstance(value, str):
         raise ValueError(allowed)  # noqa: TRY004 - pydantic collects ValueError
     try:
-        found = ipaddress.ip_interface(value)
+        found = ipaddress.ip_interface(value.replace("%", " "))  # no interface of this machine belongs to a network
     except ValueError:
         raise ValueError(allowed) from None
+    mapped = found.ip.ipv4_mapped if isinstance(found, ipaddress.IPv6Interface) else None
+    if mapped is not None and found.network.prefixlen >= _MAPPED_PREFIX:
+        plain = ipaddress.ip_network(f"{mapped}/{found.network.prefixlen - _MAPPED_PREFIX}", strict=False)
+        raise ValueError(f'a network as clients have it; did you mean "{plain}"?')
     if found.network.prefixlen == 0:
         raise ValueError("smaller than the whole Internet: that would be an open relay")
     if found.ip != found.network.network_address:
