@@ -137,6 +137,10 @@ class HoldDatabase:
         """Remember a message key from now on."""
         self.connection.execute("INSERT OR REPLACE INTO message_key (key, kind, at) VALUES (?, ?, ?)", (key, kind, at))
 
+    def suspect(self, key: bytes, at: int) -> None:
+        """Remember that it killed a worker: once may be chance, twice is not."""
+        self.remember(key, Known.UNSCANNABLE if Known.SUSPECT in self.known(key) else Known.SUSPECT, at)
+
     def forget(self, key: bytes, kind: Known) -> bool:
         """Remember it no more; whether it was remembered."""
         self.connection.execute("DELETE FROM message_key WHERE key = ? AND kind = ?", (key, kind))

@@ -19,6 +19,7 @@ import apsw
 from .durable import make_directory, sync_directory
 from .hold_codec import CopyState, HoldDataError
 from .policy import Disposition
+from .ports import Known
 from .store_directory import locked
 
 FILE_NAME: Final = "held.sqlite"
@@ -83,7 +84,7 @@ CREATE TABLE copy (
 CREATE INDEX copy_void ON copy (changed_at) WHERE state = 'void';
 CREATE TABLE message_key (
     key BLOB NOT NULL,
-    kind TEXT NOT NULL CHECK (kind IN ('taken', 'unscannable')),
+    kind TEXT NOT NULL CHECK (kind IN ({_words(Known)})),
     at INTEGER NOT NULL,
     PRIMARY KEY (key, kind)
 ) STRICT, WITHOUT ROWID;

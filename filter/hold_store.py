@@ -147,9 +147,9 @@ class HoldStore:
         await self._write(lambda database: found.append(database.forget(key, Known.TAKEN)))
         return found[-1]
 
-    async def mark_unscannable(self, key: bytes, at: int) -> None:
-        """Remember that a worker died judging this message: it is not judged again within the settle window."""
-        await self._write(lambda database: database.remember(key, Known.UNSCANNABLE, at))
+    async def suspect(self, key: bytes, at: int) -> None:
+        """Remember that a worker died judging this message; after the second time none tries again for a while."""
+        await self._write(lambda database: database.suspect(key, at))
 
     async def prune(self) -> None:
         """Begin to remove what is remembered for longer than the settle window; also done now and then by itself."""

@@ -105,7 +105,8 @@ class Known(StrEnum):
     """What may be remembered of a message key."""
 
     TAKEN = "taken"  # the message was taken, and its client may not know
-    UNSCANNABLE = "unscannable"  # a worker died judging it
+    SUSPECT = "suspect"  # a worker died judging it; it may have been chance
+    UNSCANNABLE = "unscannable"  # a second one did
 
 
 class HoldStore(Protocol):
@@ -132,8 +133,11 @@ class HoldStore(Protocol):
     async def forget(self, key: bytes) -> bool:
         """The client is told now; whether the key was remembered until then. Raises HoldUnavailableError."""
 
-    async def mark_unscannable(self, key: bytes, at: int) -> None:
-        """Remember that a worker died while it judged this message. Raises HoldUnavailableError."""
+    async def suspect(self, key: bytes, at: int) -> None:
+        """Remember that a worker died while it judged this message; the second time it is unscannable.
+
+        Raises HoldUnavailableError.
+        """
 
 
 class Stage(IntEnum):

@@ -21,8 +21,8 @@ async def recover(
     for one in left:
         at = clock()
         if one.stage is Stage.JUDGING:
-            # It may have been the message that killed the worker: next time it is not judged.
-            await hold.mark_unscannable(one.key, at)
+            # It may have been the message that killed the worker: if it does so again, nobody tries a third time.
+            await hold.suspect(one.key, at)
             journal.write([events.plain(Event.DIED_JUDGING, one.queue_id, at)])
         elif one.stage is Stage.STORING:
             await hold.void(one.queue_id)

@@ -45,9 +45,7 @@ MESSAGES = {
     "trailing blank lines": HEAD + b"\r\n" + OFFER + b"\r\n\r\n \r\n\t\r\n\r\n\r\n",
     "spaces and dots": HEAD + b"\r\n" + OFFER + b". \r\n.\t.  x  \r\n..\r\n...\r\n trailing   \t \r\n",
     "no body": HEAD + b"\r\n",
-    "odd fields": HEAD
-    + b"Empty:\r\nX-Tab:\tone\r\n\ttwo\r\nRECEIVED: from a by b; now\r\nx-Tab:three\r\n\r\n"
-    + OFFER,
+    "odd fields": HEAD + b"Empty:\r\nX-Tab:\tone\r\n\ttwo\r\nRECEIVED: from a by b; now\r\nx-Tab:three\r\n\r\n" + OFFER,
 }
 
 

@@ -147,7 +147,7 @@ class HoldStore:
         self.voided: set[str] = set()
         self.sent: Counter[tuple[str, RcptTo]] = Counter()  # diverted copies
         self.keys: set[bytes] = set()
-        self.unscannables: set[bytes] = set()
+        self.suspects: Counter[bytes] = Counter()
 
     def has_room(self, size: int) -> bool:
         """Always."""
@@ -183,8 +183,8 @@ class HoldStore:
     def known(self, key: bytes) -> frozenset[Known]:
         """What is remembered."""
         self.script.sync("hold.known")
-        kept = ((Known.TAKEN, self.keys), (Known.UNSCANNABLE, self.unscannables))
-        return frozenset(kind for kind, keys in kept if key in keys)
+        deaths = {0: set[Known](), 1: {Known.SUSPECT}}.get(self.suspects[key], {Known.SUSPECT, Known.UNSCANNABLE})
+        return frozenset(deaths | ({Known.TAKEN} if key in self.keys else set()))
 
     async def forget(self, key: bytes) -> bool:
         """Remember it no longer; whether it was remembered."""
@@ -193,10 +193,10 @@ class HoldStore:
         self.keys.discard(key)
         return known
 
-    async def mark_unscannable(self, key: bytes, at: int) -> None:
-        """Remember it."""
-        await self.script.wait("hold.mark_unscannable")
-        self.unscannables.add(key)
+    async def suspect(self, key: bytes, at: int) -> None:
+        """Count it."""
+        await self.script.wait("hold.suspect")
+        self.suspects[key] += 1
 
     def live(self, *dispositions: Disposition) -> list[bytes]:
         """Paths of the copies that are neither void nor diverted, of these dispositions or of all."""

@@ -99,13 +99,14 @@ def test_a_queue_id_is_used_once(held):
 
 
 def test_message_keys_are_remembered(held):
-    """A key is settled until it is forgotten; unscannable is remembered apart from it (D6)."""
+    """A key is settled until it is forgotten; what died over it is remembered apart, once from twice (B12, D6)."""
     asyncio.run(held.settle(KEY, NOW))
     assert held.known(KEY) == {Known.TAKEN}
-    asyncio.run(held.mark_unscannable(KEY, NOW))
+    asyncio.run(held.suspect(KEY, NOW))
     asyncio.run(held.forget(KEY))
-    assert held.known(KEY) == {Known.UNSCANNABLE}
-    asyncio.run(held.forget(KEY))
+    assert held.known(KEY) == {Known.SUSPECT}
+    asyncio.run(held.suspect(KEY, NOW))
+    assert held.known(KEY) == {Known.SUSPECT, Known.UNSCANNABLE}
 
 
 def test_what_is_remembered_is_bounded(held, clock):

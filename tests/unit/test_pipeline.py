@@ -391,13 +391,19 @@ def test_what_cannot_be_judged_flows_where_all_is_monitored() -> None:
     assert len(mixed.hop.reached) == 4
 
 
-def test_a_message_that_killed_a_worker_is_not_judged_again(world: World) -> None:
-    """What a worker died over is unscanned when it comes again, so it cannot kill one worker after the other (B12)."""
-    world.script.at, world.script.error = _call_number("hold.known"), fakes.Crash()
-    with pytest.raises(fakes.Crash):
-        world.send(ONE_OF_EACH)
-    world.restart()
-    assert len(world.journal.of(Event.DIED_JUDGING)) == 1
+def test_a_message_that_killed_a_worker_is_judged_again(world: World) -> None:
+    """A worker that was killed while it judged a password reset does not get the reset held (B12)."""
+    _die_judging(world, SERVICE)
+    assert world.send(ONE_OF_EACH, SERVICE).code == 250
+    assert len(world.hop.reached) == 4
+    assert world.journal.of(Event.UNSCANNED) == []
+
+
+def test_a_message_that_killed_two_workers_is_not_judged_again(world: World) -> None:
+    """What two workers died over is unscanned when it comes again, so it cannot kill one after the other (B12)."""
+    _die_judging(world)
+    _die_judging(world)
+    assert len(world.journal.of(Event.DIED_JUDGING)) == 2
     assert world.send(ONE_OF_EACH).code == 250
     assert len(world.hold.live(Disposition.HOLD)) == 4
     (line,) = world.journal.of(Event.UNSCANNED)
@@ -525,6 +531,14 @@ def test_an_abort_that_hangs_is_left_alone(world: World, monkeypatch: pytest.Mon
 
 
 # Faults
+
+
+def _die_judging(world: World, content: bytes = PROMOTION) -> None:
+    world.script.fail["hold.known"] = fakes.Crash()
+    with pytest.raises(fakes.Crash):
+        world.send(ONE_OF_EACH, content)
+    del world.script.fail["hold.known"]
+    world.restart()
 
 
 def _call_number(name: str) -> int:
