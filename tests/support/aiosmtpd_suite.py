@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from support.aiosmtpd_names import EXPECTED_FAILURES, NOT_OUR_CLASS
 
-from filter.smtp_auth import Credentials
+from filter.smtp_auth import PasswordChecker
 from filter.smtp_in import Server
 from filter.smtp_limits import Limits
 from filter.smtp_sessions import Sessions
@@ -114,20 +114,19 @@ def _give_up(*_: object) -> None:
 
 
 class Callbacks:
-    """Passwords as aiosmtpd's tests give them, in the place of our file of users; without any none is right."""
+    """Users as aiosmtpd's tests give them, in the place of our file; without any no password is right."""
 
     def __init__(self, server: Server, callback: Any = None, authenticator: Any = None) -> None:
         self._server = server
         self._callback = callback
         self._authenticator = authenticator
 
-    async def check(self, claimed: Credentials) -> bool:
+    def verify(self, name: bytes, password: bytes) -> bool:
         """Whether the callback is content with them."""
-        login = (claimed.name, claimed.password)
         if self._authenticator is not None:
             server = self._server
-            return bool(self._authenticator(server, server.session, server.envelope, "PLAIN", login).success)
-        return self._callback is not None and bool(self._callback("PLAIN", *login))
+            return bool(self._authenticator(server, server.session, server.envelope, "PLAIN", (name, password)).success)
+        return self._callback is not None and bool(self._callback("PLAIN", name, password))
 
 
 class ServerUnderTest(Server):
@@ -143,8 +142,9 @@ class ServerUnderTest(Server):
             tls_timeout=options.get("proxy_protocol_timeout") or 30,  # of all that comes before the greeting
             tick=0.05,
         )
-        passwords: Any = Callbacks(self, options.get("auth_callback"), options.get("authenticator"))
-        super().__init__(handler, sessions=Sessions(limits), passwords=passwords, **options)
+        users: Any = Callbacks(self, options.get("auth_callback"), options.get("authenticator"))
+        self._checker = PasswordChecker(users)
+        super().__init__(handler, sessions=Sessions(limits), passwords=self._checker, **options)
         self._over = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -176,6 +176,7 @@ class ServerUnderTest(Server):
     def connection_lost(self, error: Exception | None) -> None:
         """The session is over."""
         super().connection_lost(error)
+        self._checker.close()
         self._over.set()
 
 
