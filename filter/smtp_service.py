@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from . import logs
 from .ports import Report
 from .smtp_auth import PasswordChecker
 from .smtp_in import Server
@@ -41,7 +40,7 @@ class ServerSettings:
 class SmtpService:
     """All SMTP listeners and sessions of a worker. To be made and used within its event loop."""
 
-    def __init__(self, handler: object, settings: ServerSettings, report: Report = logs.fault) -> None:
+    def __init__(self, handler: object, settings: ServerSettings, report: Report) -> None:
         """`handler` has aiosmtpd's hooks: the door. `report` is told of faults, as "smtp"."""
         # aiosmtpd logs command lines, and addresses with them.
         for name in ("mail.log", "mail.debug"):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_network
 from typing import Any
 
-from filter import replies
+from filter import logs, replies
 from filter.envelope import Capabilities, Client, MailFrom, RcptTo
 from filter.replies import Reply
 from filter.smtp_door import Door
@@ -145,7 +145,7 @@ async def running(
     pipeline = FakePipeline()
     door = Door(pipeline, lambda: pipeline.capabilities, lambda _: pipeline.room, relay_networks)
     service = SmtpService(
-        door, ServerSettings(hostname="relay.example", limits=limits or Limits(tick=0.05), **settings)
+        door, ServerSettings(hostname="relay.example", limits=limits or Limits(tick=0.05), **settings), logs.fault
     )
     bound = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     if buffer:
