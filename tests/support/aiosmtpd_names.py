@@ -87,7 +87,7 @@ EXPECTED_FAILURES: dict[str, tuple[str, ...]] = {
         "test_smtp::TestCustomization::test_default_greeting",
         "test_smtp::TestCustomization::test_custom_greeting",
     ),
-    "AUTH knows PLAIN and LOGIN, checked against passwords; handlers add no mechanism; test_smtp_auth": (
+    "AUTH is PLAIN and LOGIN against passwords; a handler adds no mechanism and no reply; test_smtp_auth": (
         "test_smtp::TestSMTPAuth::test_auth_loginteract_warning",
         "test_smtp::TestAuthMechanisms::test_custom_mechanism",
         "test_smtp::TestAuthMechanisms::test_DENYFALSE",
@@ -119,9 +119,11 @@ EXPECTED_FAILURES: dict[str, tuple[str, ...]] = {
     "a line is never too long for relaying, unless that is configured, and sizes are of octets; test_data_reader": (
         "test_smtp::TestSMTPWithController::test_data_line_too_long",
         "test_smtp::TestSMTPWithController::test_long_line_double_count",
-        "test_smtp::TestSMTPWithController::test_long_line_leak",
         "test_smtp::TestSMTPWithController::test_too_long_line_delay_error",
         "test_smtp::TestSMTPWithController::test_too_long_lines_then_too_long_body",
+    ),
+    "aiosmtpd's reader of messages is not in use, so that a fake buffer in it changes nothing": (
+        "test_smtp::TestSMTPWithController::test_long_line_leak",
     ),
     "the code is the same, and the text of the reply our own": (
         "test_smtp::TestSMTPWithController::test_too_long_body_delay_error",
