@@ -2,11 +2,10 @@
 
 `Channel` takes the place of aiosmtpd's reader and command loop. Commands are handled inside `data_received` as far as
 nothing has to be waited for, so that a flight of commands costs one turn of the event loop and one write; a flood of
-them is served in turns with everybody else's. What has to be waited for runs as a task that nothing here ever cancels:
-a client that goes away, closes half of its connection or is too slow ends the session, not the delivery of its message.
+them is served in turns with everybody else's. What has to be waited for runs as a task that nothing here cancels, but
+for handshakes: a client that goes away, half or whole, or is too slow ends the session, not the delivery of its message.
 Every fault leaves by one door (`fault`): the client gets a constant 451 and the transaction is given up; the session
-too, where nobody could tell what is a command in what follows. Nothing is raised to the event loop, and no address is
-logged.
+too, if what follows may not be commands. Nothing is raised to the event loop, and no address is logged.
 """
 
 import asyncio
@@ -63,7 +62,7 @@ class Channel(SMTP):
         self._resting = False  # input is left for the next turn
         self._held_back = False  # reading is paused until the input is used up
         self._ended = False  # no more input is taken
-        self._half_closed = False
+        self._half_closed = self._securing = False  # the client says no more; a handshake goes on
         self._admitted: str | None = None
         self._began = self._since = 0.0
         self._pace = Pace(self.limits, 0)
@@ -137,10 +136,10 @@ class Channel(SMTP):
 
     def admit(self) -> Reply | None:
         """Count the connection, now that its client's address is known: None, or the reply that ends it."""
-        refusal = replies.SHUTTING_DOWN if self.sessions.draining else None
-        refusal = refusal or self.sessions.usage.connect(self.session.address)
+        usage, address = self.sessions.usage, self.session.address
+        refusal = replies.SHUTTING_DOWN if self.sessions.draining else usage.connect(address)
         if refusal is None:
-            self._admitted = self.session.address
+            self._admitted = address
         return refusal
 
     # Input.
@@ -244,16 +243,17 @@ class Channel(SMTP):
         """Secure the connection; whether that worked."""
         transport = cast("asyncio.Transport", self.transport)
         self.flush()
+        self._securing = True
         try:
             secured = await smtp_tls.secure(
                 transport, self, context, seconds=self.limits.tls_timeout, early=self.input.take
             )
-        except OSError as error:
+        except (OSError, asyncio.CancelledError) as error:  # cancelled by a drain
             logs.event(logs.INFO, "tls_failed", error=type(error).__name__)
             transport.abort()
-            self.connection_lost(error)
+            self.connection_lost(None)
             return False
-        self.transport = secured
+        self.transport, self._securing = secured, False
         self.abandon()
         self.session.secure(smtp_tls.version(secured))
         return True
@@ -274,7 +274,7 @@ class Channel(SMTP):
             reply = await work
         except Exception as error:  # noqa: BLE001 - the one exit door of a session
             reply = self.fault(error)
-        except asyncio.CancelledError:  # what was waited for was closed, which a drain that is overdue does
+        except asyncio.CancelledError:  # what was waited for was closed, as at the end of an overdue drain
             self._pending = None
             self.transport.abort() if self.transport is not None else self._settle()
             raise
@@ -383,7 +383,9 @@ class Channel(SMTP):
 
     def drain(self) -> None:
         """Take no further mail: end now if nothing is under way, else after the next reply that was heard."""
-        if not (self._ended or self._pending or self._message or self.in_transaction or self.session.unconfirmed):
+        if self._securing and self._pending is not None:
+            self._pending.cancel()
+        elif not (self._ended or self._pending or self._message or self.in_transaction or self.session.unconfirmed):
             self.end(replies.SHUTTING_DOWN)
             self.flush()
 

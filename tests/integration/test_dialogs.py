@@ -25,7 +25,7 @@ from pathlib import Path
 import pytest
 import trustme
 import uvloop
-from support.server import ALL_EXTENSIONS, LOOPBACK, PATIENCE, FakePipeline, Running, Talker, run, running
+from support.server import ALL_EXTENSIONS, LOOPBACK, PATIENCE, FakePipeline, Running, Talker, run, running, until
 
 from filter import replies
 from filter.envelope import Capabilities
@@ -231,6 +231,26 @@ async def _wait(pipeline: FakePipeline, what: str, wanted: str) -> None:
     while (seen := _seen(pipeline, what)) != wanted:
         assert asyncio.get_running_loop().time() < deadline, f"{what} is {seen!r}"
         await asyncio.sleep(0.002)
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("implicit", [False, True])
+def test_drain_does_not_wait_for_handshakes(implicit, loop, server_tls):
+    """A client that is about to begin TLS, or never does, does not hold up the end (D21)."""
+
+    async def dialogue():
+        async with running(tls_context=server_tls, implicit_tls=implicit) as server:
+            talker = await server.connect()
+            if not implicit:
+                await talker.hello()
+                await talker.ask("STARTTLS", "220")
+            await until(lambda: len(server.service.sessions) == 1)
+            await asyncio.sleep(0.05)  # the handshake is waited for
+            assert await server.service.drain(1)
+            await talker.expect_end()
+            talker.close()
+
+    run(dialogue(), loop)
 
 
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
