@@ -3,7 +3,7 @@
 `Channel` takes the place of aiosmtpd's reader and command loop. Commands are handled inside `data_received` as far as
 nothing has to be waited for, so that a flight of commands costs one turn of the event loop and one write; a flood of
 them is served in turns with everybody else's. What has to be waited for runs as a task that nothing here cancels, but
-for handshakes: a client that goes away, half or whole, or is too slow ends the session, not the delivery of its message.
+for handshakes: a client that goes away, half or whole, or is too slow, ends its session, not its delivery.
 Every fault leaves by one door (`fault`): the client gets a constant 451 and the transaction is given up; the session
 too, if what follows may not be commands. Nothing is raised to the event loop, and no address is logged.
 """
