@@ -32,8 +32,12 @@ class Data(NamedTuple):
     bare_cr: bool = False
     bare_lf: bool = False
     nul: bool = False
-    long_line: bool = False  # a line of over 998 octets
     eight_bit: bool = False  # octets over 127
+
+    @property
+    def long_line(self) -> bool:
+        """Whether a line is over 998 octets; looked for when asked, as it takes longer than all the rest."""
+        return _has_long_line(self.content)
 
     @property
     def irregular(self) -> bool:
@@ -137,13 +141,18 @@ class DataReader:
             self._chunks.append(chunk)
 
 
-def regular(raw: bytes) -> Data:
-    """Any octets with their line ends made regular (see the module), and what was seen."""
+def is_regular(raw: bytes) -> bool:
+    """Whether octets have no bare CR, no bare LF and no NUL."""
     ends: list[int] = []
     _IRREGULAR.scan(raw, match_event_handler=_found, context=ends)
-    content, nul, bare_cr, bare_lf = raw, False, False, False
     # The pattern needs a neighbour, which the first and the last octet lack.
-    if ends or raw.startswith(b"\n") or raw.endswith(b"\r"):
+    return not (ends or raw.startswith(b"\n") or raw.endswith(b"\r"))
+
+
+def regular(raw: bytes) -> Data:
+    """Any octets with their line ends made regular (see the module), and what was seen."""
+    content, nul, bare_cr, bare_lf = raw, False, False, False
+    if not is_regular(raw):
         nul = b"\0" in raw
         content = raw.replace(b"\0", b"")
         pairs = content.count(b"\r\n")
@@ -152,7 +161,7 @@ def regular(raw: bytes) -> Data:
         if bare_cr or bare_lf:
             content = content.replace(b"\r\n", b"\n").replace(b"\r", b" ").replace(b"\n", b"\r\n")
     too_big = False  # in the order of the fields, since keywords take twice as long
-    return Data(content, too_big, bare_cr, bare_lf, nul, _has_long_line(content), not content.isascii())
+    return Data(content, too_big, bare_cr, bare_lf, nul, not content.isascii())
 
 
 def stuff(content: bytes) -> bytes:

@@ -6,10 +6,11 @@ command line raises ValueError: such octets cannot come from `path`, so it is a 
 """
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from . import xforward
-from .data_reader import regular
+from .data_reader import is_regular
 from .envelope import Capabilities, Client, MailFrom, RcptTo
 from .replies import EIGHT_BIT_REFUSED, SMTPUTF8_UNAVAILABLE, Reply
 
@@ -50,7 +51,13 @@ def rcpt_command(recipient: RcptTo, capabilities: Capabilities) -> bytes:
 def xforward_commands(client: Client, capabilities: Capabilities) -> list[bytes]:
     """The XFORWARD commands that tell the next hop who the client is; none where it offers no XFORWARD."""
     offered = capabilities.keywords.get("XFORWARD")
-    return xforward.commands(xforward.origin_of(client), offered) if offered else []
+    return list(_xforward_commands(client, offered)) if offered else []
+
+
+@lru_cache(maxsize=1024)
+def _xforward_commands(client: Client, offered: str) -> tuple[bytes, ...]:
+    """The same for every message of a session; a next hop forgets them with each."""
+    return tuple(xforward.commands(xforward.origin_of(client), offered))
 
 
 def content_obstacle(content: bytes, capabilities: Capabilities) -> Reply | None:
@@ -58,10 +65,9 @@ def content_obstacle(content: bytes, capabilities: Capabilities) -> Reply | None
 
     Raises ValueError for a bare CR, a bare LF or a NUL: the next hop might see the end of the message there.
     """
-    seen = regular(content)
-    if seen.irregular:
+    if not is_regular(content):
         raise ValueError("content with bare CR, bare LF or NUL")
-    return EIGHT_BIT_REFUSED if seen.eight_bit and "8BITMIME" not in capabilities else None
+    return None if "8BITMIME" in capabilities or content.isascii() else EIGHT_BIT_REFUSED
 
 
 def _path(path: bytes) -> bytes:

@@ -38,7 +38,7 @@ from .recovery import recover
 from .smtp_door import Door
 from .smtp_service import SmtpService
 
-PROBE_EVERY: Final = 5.0  # seconds between attempts to reach a next hop that could not be reached
+WATCH_EVERY: Final = 5.0  # seconds between looks for a next hop that could not be reached, and for dead workers
 _PROBE_TIMEOUT: Final = 10.0
 _SPARE_FLIGHTS: Final = 256
 
@@ -64,7 +64,7 @@ class Relay:
     next_hop: SmtpNextHop
     divert_hop: SmtpNextHop | None
     service: SmtpService
-    _probing: asyncio.Task[None] | None = None
+    _watching: asyncio.Task[None] | None = None
     _unreached: bool = False
 
     async def start(self, sockets: Sequence[tuple[socket.socket, bool]]) -> None:
@@ -73,7 +73,7 @@ class Relay:
         self.journal.start()
         self._write(Event.STARTED)
         await self._probe()
-        self._probing = asyncio.create_task(self._keep_probing())
+        self._watching = asyncio.create_task(self._keep_watch())
         for implicit_tls in (False, True):
             share = [one for one, tls in sockets if tls is implicit_tls]
             await self.service.listen(share, implicit_tls=implicit_tls)
@@ -82,8 +82,8 @@ class Relay:
         """Accept nothing more, see messages under way to their end, and close everything."""
         if not await self.service.drain(self.drain_time):
             logs.event(logs.WARNING, "drain_overdue", sessions=len(self.service.sessions))
-        if self._probing:
-            self._probing.cancel()
+        if self._watching:
+            self._watching.cancel()
         for hop in filter(None, (self.next_hop, self.divert_hop)):
             await hop.close()
         self._write(Event.STOPPED)
@@ -127,7 +127,7 @@ class Relay:
                 self.metrics.breaker_open.labels(str(Endpoint(*host.host))).set(shut)
 
     async def _recover(self) -> None:
-        """Bring to an end what died with other workers; if the disk does not let us, the next start tries again."""
+        """Bring to an end what died with other workers; if the disk does not let us, we try again."""
         try:
             with recovered(self.config.store.dir / "flights") as found:
                 for path in found.damaged:
@@ -152,10 +152,15 @@ class Relay:
         if was and not self._unreached:
             logs.event(logs.INFO, "next_hop_available")
 
-    async def _keep_probing(self) -> None:
-        """Look for a next hop that is not there: no mail might come to find that it is back."""
+    async def _keep_watch(self) -> None:
+        """See to what no mail might come to find: a next hop that is back, and what a worker left that nobody follows.
+
+        The last worker of an old generation has no successor when it overruns its drain.
+        """
         while True:
-            await asyncio.sleep(PROBE_EVERY)
+            await asyncio.sleep(WATCH_EVERY)
+            with suppress(OSError):
+                await self._recover()
             if self._unreached or not self.next_hop.available:
                 with suppress(OSError):
                     await self._probe()

@@ -4,14 +4,15 @@ import os
 import signal
 import smtplib
 import ssl
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import trustme
-from support.processes import wait_until
-from support.running import Running, consentry
+from support.processes import run, wait_until
+from support.running import Running, consentry, environment
 from support.script_sink import ScriptSink
 
 from filter.users import hash_password
@@ -85,6 +86,24 @@ def test_a_worker_that_is_killed_is_replaced(relay: Running) -> None:
     relay.wait_health(ready="True")
     assert relay.counter("worker_restarts") - restarts == 1
     assert f"pid={killed} status=SIGKILL" in relay.printed
+
+
+LEAVE_A_FLIGHT = """
+import os, sys
+from pathlib import Path
+from filter.flights import Flights
+from filter.ports import Stage
+Flights(Path(sys.argv[1]), 7, slots=4).begin("LEFT-BEHIND", bytes(16)).reach(Stage.SENDING)
+os._exit(1)
+"""
+
+
+def test_what_a_worker_without_successor_left_is_settled(relay: Running) -> None:
+    """Workers that live see to what one left that nobody follows, such as the last of an old generation (D5)."""
+    assert run([sys.executable, "-c", LEAVE_A_FLIGHT, relay.store / "flights"], environment()).code == 1
+    wait_until(lambda: any(line["queue_id"] == "LEFT-BEHIND" for line in relay.journal()), "the flight to be settled")
+    (line,) = [line for line in relay.journal() if line["queue_id"] == "LEFT-BEHIND"]
+    assert line["event"] == "in_doubt"
 
 
 def test_a_bad_reload_changes_nothing(relay: Running) -> None:
