@@ -220,6 +220,8 @@ def config_check(
     with console.busy("Reading the rules …"):
         checked = app.check(config)
     settings, (rules, patterns) = checked.config, checked.counts
+    for concern in settings.concerns():
+        console.err.print(visible(f"{config}: {concern}", "yellow"))
     console.out.print(f"{config}: fine. Streams: {len(settings.streams())}, workers: {settings.workers}.", markup=False)
     console.out.print(f"Rules {checked.version}: {rules} rules, {patterns} patterns.")
 

@@ -204,6 +204,15 @@ class Config(Section):
         """The directory for compiled rule sets; None when they are not kept."""
         return self.store.dir / "cache" if self.classify.cache else None
 
+    def concerns(self) -> list[str]:
+        """What is allowed and hardly meant."""
+        found = []
+        if not self.smtp.relay_networks and not self.smtp.users_file:
+            found.append("smtp.relay_networks and smtp.users_file are empty: nobody may send mail through this relay")
+        if self.kafka.bootstrap_servers:
+            found.append("kafka.bootstrap_servers has no effect: there is no Kafka door yet")
+        return found
+
     def decision_policy(self) -> Policy:
         """[policy] as the decision core takes it."""
         settings = dict(self.policy)

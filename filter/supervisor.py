@@ -78,6 +78,8 @@ class Supervisor:
         with own(directory):
             for concern in concerns(directory):
                 logs.event(logs.WARNING, "store_directory_unfit", concern=concern)
+            for concern in checked.config.concerns():
+                logs.event(logs.WARNING, "configuration_doubtful", concern=concern)
             app.keyer(checked.config, create=True)  # once, before several workers need it
             self._status = Status(directory / "metrics", self._health)
             self._status.prepare()

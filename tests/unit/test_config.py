@@ -311,3 +311,15 @@ def _paths(table: dict, prefix: str = ""):
             yield from _paths(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}"
+
+
+def test_what_is_hardly_meant_is_told(tmp_path):
+    """A relay that takes mail from nobody, and a door that is not there yet, are no errors, and are told."""
+    file = tmp_path / "filter.toml"
+    file.write_text('[kafka]\nbootstrap_servers = ["kafka.example:9092"]\n')
+    assert [concern.partition(" ")[0] for concern in load_config(file).concerns()] == [
+        "smtp.relay_networks",
+        "kafka.bootstrap_servers",
+    ]
+    file.write_text('[smtp]\nrelay_networks = ["192.0.2.0/24"]\n')
+    assert load_config(file).concerns() == []
