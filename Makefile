@@ -72,7 +72,7 @@ $(VENV)/.runtime: requirements.lock pyproject.toml | $(BIN)/python
 $(VENV)/.dev: requirements-dev.lock requirements-source.lock $(VENV)/.runtime
 	@echo "Installing the test tools into $(VENV) …"
 	@$(PIP) $(LOCKED) -r requirements-dev.lock
-	@$(PIP) --require-hashes --no-deps --no-build-isolation -r requirements-source.lock
+	@$(PIP) --require-hashes --no-deps --no-build-isolation --use-pep517 -r requirements-source.lock
 	@touch $@
 
 $(UV):
