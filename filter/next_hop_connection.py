@@ -115,7 +115,7 @@ class Connection(asyncio.Protocol):
         transport = self.transport
         self._expect(1)
         if len(content) <= _AT_ONCE:
-            self.dot_sent = True
+            self.dot_sent = not transport.is_closing()
             transport.write(content)
         else:
             await self._send_blocks(transport, content, limit)
@@ -131,7 +131,7 @@ class Connection(asyncio.Protocol):
                 await self._until((self._paused, self._answered()), limit)
             if self._replies and not self.ended:
                 self.end("a reply before the end of the message")
-            if self.ended:
+            if self.ended or transport.is_closing():  # which takes octets, and throws them away
                 return
             self.dot_sent = start + _BLOCK >= len(content)
             transport.write(content[start : start + _BLOCK])

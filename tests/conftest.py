@@ -41,7 +41,9 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def rules_cache() -> Path:
     """Where compiled rules are kept from run to run; entries are keyed by content."""
-    return ROOT / ".cache" / "consentry"
+    cache = ROOT / ".cache" / "consentry"
+    cache.mkdir(parents=True, exist_ok=True)
+    return cache
 
 
 @pytest.fixture(scope="session")

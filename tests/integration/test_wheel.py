@@ -128,7 +128,8 @@ def test_config_check(consentry, installed):
     """The shipped configuration is fit for use where it is installed."""
     (file,) = installed.parent.glob("lib/python3*/site-packages/filter/config/filter.toml")
     done = consentry("config", "check", "-c", str(file))
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
+    assert "nobody may send mail through this relay" in " ".join(done.stderr.split())  # until somebody is named
 
 
 @pytest.mark.parametrize("command", sorted(set(COMMANDS)))

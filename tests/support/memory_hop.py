@@ -43,6 +43,10 @@ class MemoryTransport(asyncio.Transport):
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         """Nothing is buffered here."""
 
+    def is_closing(self) -> bool:
+        """Whether octets are taken no more."""
+        return not self.open
+
     def write(self, data: bytes) -> None:
         """Take octets as the server does."""
         if not self.open:

@@ -59,6 +59,7 @@ class Running:
         self.config = directory / "filter.toml"
         self.store = directory / "var"
         self.store.mkdir(mode=0o700, exist_ok=True)
+        cache.mkdir(parents=True, exist_ok=True)
         if not (self.store / "cache").exists():
             (self.store / "cache").symlink_to(cache)
         self.configure(**settings)

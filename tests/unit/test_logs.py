@@ -50,14 +50,14 @@ def test_a_fault_names_places_not_values(log: io.StringIO) -> None:
 
 def test_libraries_are_heard_from_warning_on(log: io.StringIO) -> None:
     """Other loggers' warnings come in the same form; what they say below is left out."""
-    other = logging.getLogger("mail.log")
+    other = logging.getLogger("some.library")
     other.info("connection from %s", "192.0.2.1")
     try:
         int("someone@home.example")
     except ValueError:
         other.exception("session failed")
     (line,) = log.getvalue().splitlines()
-    assert 'error library pid=7 logger=mail.log message="session failed" error=ValueError at=' in line
+    assert 'error library pid=7 logger=some.library message="session failed" error=ValueError at=' in line
     assert "home.example" not in line
 
 
