@@ -11,7 +11,7 @@ from itertools import islice
 from .charsets import decode, is_known
 from .segments import Defect, DefectCode
 
-MAX_TEXT = 3 << 17
+MAX_TEXT = 1 << 18
 """Octets of decoded text of one message, all parts together."""
 MAX_DEFECTS = 100
 """Defects recorded of one message."""
