@@ -159,8 +159,10 @@ class Relay:
         """
         while True:
             await asyncio.sleep(WATCH_EVERY)
-            with suppress(OSError):
+            try:
                 await self._recover()
+            except Exception as error:  # noqa: BLE001 -- whatever it is, the next hop must go on being looked for
+                logs.fault("recovery_failed", error)
             if self._unreached or not self.next_hop.available:
                 with suppress(OSError):
                     await self._probe()
