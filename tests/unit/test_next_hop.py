@@ -504,6 +504,17 @@ def test_a_server_that_stops_reading_gets_no_message():
     assert setting.server.messages == []
 
 
+def test_octets_for_a_lost_connection_are_not_a_message():
+    """A transport that is closing takes octets and throws them away: no final dot is sent that way (D5)."""
+
+    async def scenario(setting: Setting) -> None:
+        setting.server.on_write = lambda transport, data: len(data) > BLOCK and transport.lose()
+        with pytest.raises(NextHopUnavailableError):
+            await _send_large(setting)
+
+    assert run(scenario).server.messages == []
+
+
 @pytest.mark.parametrize("paused", [True, False])
 @pytest.mark.parametrize(
     ("said", "code"), [(b"552 5.3.4 too big\r\n", 552), (b"421 4.3.0 bye\r\n", 451), (b"250 thanks\r\n", None)]
