@@ -15,7 +15,7 @@ from .address import SubjectKeyer
 from .demo_mailbox import Mail
 from .demo_sink import Delivered
 from .events import Event
-from .hold_codec import CopyState
+from .held import CopyState
 from .hold_database import HoldDatabase, StoredCopy
 from .journal import read_journal
 from .labels import Channel, Label

@@ -10,7 +10,7 @@ put elsewhere is found when it is read. What changes later (`state`, `changed_at
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from enum import IntEnum, StrEnum
+from enum import IntEnum
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ import orjson
 
 from .envelope import MailFrom, RcptTo
 from .errors import ConsentryError
+from .held import CopyState
 from .policy import Disposition
 from .ports import HeldCopy, HeldMessage
 
@@ -41,22 +42,6 @@ class HoldDataError(ConsentryError):
 
 class DamagedMessageError(HoldDataError):
     """A held message is not what was stored; others may be read as ever."""
-
-
-class CopyState(StrEnum):
-    """Where a copy is in its life (design section 7). The later ones are reached on review."""
-
-    HELD = "held"
-    RELEASED = "released"
-    DELIVERED = "delivered"
-    BOUNCED = "bounced"
-    DISCARDED = "discarded"
-    EXPIRED = "expired"
-    DIVERTED = "diverted"
-    VOID = "void"
-
-
-OPEN: Final = frozenset({CopyState.HELD, CopyState.RELEASED})  # the content is needed while a copy is in one of these
 
 
 class Codec(IntEnum):
@@ -98,7 +83,7 @@ class StoredMessage:
 
 
 def pack(message: HeldMessage) -> Packed:
-    """The rows to store; every copy is HELD. Takes time in the order of the content's size."""
+    """The rows to store; every copy is HELD, or PENDING. Takes time in the order of the content's size."""
     body = zlib.compress(message.content, LEVEL)
     codec = Codec.ZLIB
     if len(body) >= len(message.content):
@@ -190,7 +175,8 @@ def _pack_copy(message: HeldMessage, number: int, copy: HeldCopy) -> tuple[Any, 
         copy.state,
         _json(copy.evidence),
     )
-    return (*fields, _digest((message.queue_id, *fields)), str(CopyState.HELD), message.received_at)
+    state = CopyState.PENDING if message.pending else CopyState.HELD
+    return (*fields, _digest((message.queue_id, *fields)), str(state), message.received_at)
 
 
 def _unpack_copy(queue_id: str, expected: int, row: Sequence[Any]) -> tuple[HeldCopy, CopyRecord]:

@@ -13,12 +13,11 @@ from typing import Final, Self, cast
 import apsw
 
 from .envelope import RcptTo
+from .held import OPEN, CopyState
 from .hold_codec import (
     CONTENT_COLUMNS,
     COPY_COLUMNS,
     MESSAGE_COLUMNS,
-    OPEN,
-    CopyState,
     DamagedMessageError,
     Packed,
     StoredMessage,
@@ -117,9 +116,18 @@ class HoldDatabase:
         message = self._number(queue_id)
         if message is not None:
             self.connection.execute(
-                "UPDATE copy SET state = 'void', changed_at = ? WHERE message = ? AND state = 'held'", (at, message)
+                "UPDATE copy SET state = 'void', changed_at = ? WHERE message = ? AND state IN ('held', 'pending')",
+                (at, message),
             )
             self.connection.execute(_DROP_CONTENT, (message,))
+
+    def confirm(self, queue_id: str, at: int) -> None:
+        """Make the pending copies of a message HELD."""
+        self.connection.execute(
+            "UPDATE copy SET state = 'held', changed_at = ? WHERE state = 'pending'"
+            " AND message = (SELECT id FROM message WHERE queue_id = ?)",
+            (at, queue_id),
+        )
 
     def diverted(self, queue_id: str, recipients: Sequence[RcptTo], at: int) -> None:
         """Mark one copy to be diverted for each of these recipients; the content goes with the last open copy."""
@@ -128,7 +136,8 @@ class HoldDatabase:
             return
         self.connection.executemany(
             "UPDATE copy SET state = 'diverted', changed_at = ?1 WHERE message = ?2 AND number = (SELECT min(number)"
-            " FROM copy WHERE message = ?2 AND path = ?3 AND params = ?4 AND disposition = ?5 AND state = 'held')",
+            " FROM copy WHERE message = ?2 AND path = ?3 AND params = ?4 AND disposition = ?5"
+            " AND state IN ('held', 'pending'))",
             ((at, message, one.path, b" ".join(one.params), str(Disposition.DIVERT)) for one in recipients),
         )
         self.connection.execute(_DROP_CONTENT, (message,))

@@ -17,7 +17,8 @@ from typing import Final
 import apsw
 
 from .durable import make_directory, sync_directory
-from .hold_codec import CopyState, HoldDataError
+from .held import CopyState
+from .hold_codec import HoldDataError
 from .policy import Disposition
 from .ports import Known
 from .store_directory import locked

@@ -133,6 +133,10 @@ class HoldStore:
         """Undo `store`, durably; nothing if there is no such message."""
         await self._write(lambda database: database.void(queue_id, self._clock()))
 
+    async def confirm(self, queue_id: str) -> None:
+        """Take the pending copies of the message as held; nothing if there is no such message."""
+        await self._write(lambda database: database.confirm(queue_id, self._clock()))
+
     async def diverted(self, queue_id: str, recipients: Sequence[RcptTo]) -> None:
         """Mark these copies as delivered to where they were diverted."""
         await self._write(lambda database: database.diverted(queue_id, recipients, self._clock()))

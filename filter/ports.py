@@ -84,6 +84,8 @@ class HeldMessage:
     """A message with the copies that are not relayed. `content` is as received (CRLF lines, not dot-stuffed).
 
     `trace` are the header lines we prepend; kept apart so that a release can tell them from the sender's octets.
+    `facts` is what the policy looks at (JSON), so that a release can decide again without judging again. `pending`
+    copies are not for review before `confirm`: the message may still turn out to be its client's.
     """
 
     queue_id: str
@@ -99,6 +101,9 @@ class HeldMessage:
     brand: str
     topic: str
     copies: tuple[HeldCopy, ...]
+    campaign: str = ""  # hex
+    facts: str = "{}"
+    pending: bool = False
 
 
 class Known(StrEnum):
@@ -120,6 +125,9 @@ class HoldStore(Protocol):
 
     async def void(self, queue_id: str) -> None:
         """Undo `store`, durably: the client was told that we did not take the message. Raises HoldUnavailableError."""
+
+    async def confirm(self, queue_id: str) -> None:
+        """The message is ours: its pending copies are held from now on. Raises HoldUnavailableError."""
 
     async def diverted(self, queue_id: str, recipients: Sequence[RcptTo]) -> None:
         """Mark these copies as delivered to where they were diverted. Raises HoldUnavailableError."""

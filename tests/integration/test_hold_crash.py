@@ -14,7 +14,7 @@ import pytest
 from support.held import held_message
 
 from filter.flights import recovered
-from filter.hold_codec import CopyState
+from filter.held import CopyState
 from filter.hold_store import HoldStore
 from filter.ports import Stage
 

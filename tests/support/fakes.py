@@ -145,6 +145,7 @@ class HoldStore:
         self.script = script
         self.messages: dict[str, HeldMessage] = {}
         self.voided: set[str] = set()
+        self.confirmed: set[str] = set()
         self.sent: Counter[tuple[str, RcptTo]] = Counter()  # diverted copies
         self.keys: set[bytes] = set()
         self.suspects: Counter[bytes] = Counter()
@@ -169,6 +170,11 @@ class HoldStore:
         """Undo it; nothing if there is none."""
         await self.script.wait("hold.void")
         self.voided.add(queue_id)
+
+    async def confirm(self, queue_id: str) -> None:
+        """Note it."""
+        await self.script.wait("hold.confirm")
+        self.confirmed.add(queue_id)
 
     async def diverted(self, queue_id: str, recipients: Sequence[RcptTo]) -> None:
         """Mark them."""

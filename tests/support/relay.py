@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Self
 from support.processes import Process, free_port, wait_until
 from support.running import OURS, SECONDS, Running, consentry, environment
 
-from filter.hold_codec import OPEN
+from filter.held import OPEN
 from filter.hold_database import Damage, HoldDatabase
 from filter.journal import read_journal
 

@@ -70,6 +70,8 @@ STORES = (
 # The way of a message: what the pipeline needs, the pipeline, the drivers that fulfil it, the doors before it.
 TRANSPORT = (
     "ports",
+    "held",
+    "campaigns",
     "events",
     "metrics",
     "message_key",

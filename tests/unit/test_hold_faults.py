@@ -11,7 +11,8 @@ from support.held import NOW, held_copy, held_message
 
 from filter import hold_store
 from filter.envelope import RcptTo
-from filter.hold_codec import CopyState, HoldDataError
+from filter.held import CopyState
+from filter.hold_codec import HoldDataError
 from filter.hold_store import HoldStore
 from filter.policy import Disposition
 from filter.ports import HoldUnavailableError

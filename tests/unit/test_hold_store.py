@@ -10,8 +10,9 @@ import pytest
 from support.held import NOW, held_copy, held_message
 
 from filter.envelope import RcptTo
+from filter.held import CopyState
 from filter.hold_check import check
-from filter.hold_codec import CopyState, DamagedMessageError, HoldDataError
+from filter.hold_codec import DamagedMessageError, HoldDataError
 from filter.hold_database import Damage, HoldDatabase
 from filter.hold_schema import APPLICATION_ID, MIGRATIONS, look_over, open_file
 from filter.hold_store import SETTLE_WINDOW, HoldStore

@@ -13,7 +13,7 @@ from filter.address import SubjectKeyer
 from filter.completion import Completion
 from filter.diverting import Diverter
 from filter.flights import Flights, recovered
-from filter.hold_codec import CopyState
+from filter.held import CopyState
 from filter.hold_database import StoredCopy
 from filter.hold_store import HoldStore
 from filter.journal import FileJournal, read_journal

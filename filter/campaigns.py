@@ -1,0 +1,110 @@
+"""The campaign ledger: what is known of each campaign, and what reviewers decided about it.
+
+`CampaignLedger` is fulfilled by the store on this machine and by that of a fleet; tests run the same on both. Times are
+epoch milliseconds, campaigns hex (`campaign.fingerprint`). Pure: declarations only.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+
+class Decided(StrEnum):
+    """What a reviewer says a campaign is, whatever the classifier says."""
+
+    IS_SERVICE = "is_service"
+    IS_MARKETING = "is_marketing"
+
+
+class CampaignDecision(NamedTuple):
+    """A reviewer's word on a campaign. The last one in force counts; one that needs a second approver (`needs_second`)
+    is in force once there is one, who is not the author.
+    """
+
+    campaign: str
+    decided: Decided
+    why: str
+    author: str
+    at: int
+    expires_at: int = 0  # 0: never
+    needs_second: bool = False
+    approver: str = ""
+    approved_at: int = 0
+    withdrawn_at: int = 0
+    withdrawn_by: str = ""
+
+    def in_force(self, at: int) -> bool:
+        """Whether it counts at that time."""
+        if self.withdrawn_at or (self.needs_second and not self.approver):
+            return False
+        return not self.expires_at or at < self.expires_at
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What one worker saw of a campaign since it last told: to be added to the ledger.
+
+    `recipients` counts copies by disposition, `labels` and `declared` count messages. The rest describes one message,
+    kept if the ledger has none yet: `subject` without what is personal, `sample` the queue id of a held message.
+    """
+
+    campaign: str
+    first_at: int
+    last_at: int
+    messages: int
+    labels: Mapping[str, int] = field(default_factory=dict)
+    recipients: Mapping[str, int] = field(default_factory=dict)
+    declared: Mapping[str, int] = field(default_factory=dict)
+    disguised: int = 0  # messages
+    subject: str = ""
+    sample: str = ""
+    sender: str = ""  # domain of From
+    client: str = ""  # address of the client that handed it in
+    user: str = ""  # whom it logged in as
+    controller: str = ""
+    brand: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CampaignLine(Seen):
+    """A campaign in the ledger, all told. `decision` is the last one not withdrawn, in force or not."""
+
+    decision: CampaignDecision | None = None
+    alerted_at: int = 0
+
+
+class CampaignLedger(Protocol):
+    """The store of campaigns. Methods may block: call them in a thread. Raises HoldUnavailableError."""
+
+    def add(self, seen: Sequence[Seen]) -> None:
+        """Add what was seen, in one durable transaction."""
+
+    def alert(self, campaign: str, at: int) -> bool:
+        """Note that an alert about this campaign is due; True for the first caller only, of all workers."""
+
+    def campaigns(self, limit: int = 1000) -> Sequence[CampaignLine]:
+        """The campaigns seen last, newest first."""
+
+    def campaign(self, campaign: str) -> CampaignLine | None:
+        """One campaign; None if it was never seen. An unambiguous beginning of its name will do."""
+
+    def decide(self, decision: CampaignDecision) -> None:
+        """Keep a decision; it takes the place of an earlier one. A campaign that was never seen can be decided too."""
+
+    def approve(self, campaign: str, approver: str, at: int) -> CampaignDecision:
+        """Second the decision that waits. Raises InputError if none does, or its author is the approver."""
+
+    def withdraw(self, campaign: str, author: str, at: int) -> CampaignDecision:
+        """Take the decision back. Raises InputError if there is none."""
+
+    def decisions(self) -> Sequence[CampaignDecision]:
+        """The last decision on each campaign, withdrawn and expired ones too."""
+
+    def version(self) -> int:
+        """Another number after each change of decisions, by whichever process; a look costs microseconds to a few
+        milliseconds.
+        """
+
+    def history(self, campaign: str) -> Sequence[CampaignDecision]:
+        """Every decision ever made on a campaign, the newest first."""
