@@ -210,5 +210,7 @@ def _bound(port: int) -> socket.socket:
     """A socket that has a port but does not listen: connections are refused."""
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # Inherited by connections. Left alone, the kernel may take 32 MiB that the script has not read yet.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 256 << 10)
     listener.bind(("127.0.0.1", port))
     return listener
