@@ -56,6 +56,7 @@ STORES = (
     "durable",
     "store_directory",
     "keys",
+    "sealing",
     "rule_files",
     "consent_codec",
     "consent_rulings",
