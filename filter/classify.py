@@ -88,6 +88,22 @@ class Classification:
         return self.claimed in _SERVICE_CLAIMS and self.label.promotional
 
     @property
+    def obfuscated(self) -> bool:
+        """Whether words were disguised from readers or machines."""
+        return any(defect.code is DefectCode.OBFUSCATED for defect in self.message.defects)
+
+    @property
+    def threshold(self) -> float:
+        """The evidence in log-odds from which something is shown."""
+        return self.rules.weights.threshold
+
+    @property
+    def service_shown(self) -> float:
+        """Evidence, in what a recipient sees, that there is a genuine service purpose; hidden words show none."""
+        segments = self.message.segments
+        return sum(max(j.service, j.survey) for i, j in self.judgements.items() if not segments[i].hidden)
+
+    @property
     def segments(self) -> tuple[JudgedSegment, ...]:
         """All segments in reading order; those without evidence are neutral (law rule R11)."""
         return tuple(self._segment(i) for i in range(len(self.message.segments)))

@@ -96,6 +96,8 @@ BECAUSE: Final = {
     Reason.UNREAD_CONTENT: "content that could not be read, and nothing read shows a service purpose",
     Reason.UNSURE: "too close to promotion to be sure, and no service purpose shows",
     Reason.UNSCANNED: "a fault kept the message from being judged",
+    Reason.DECIDED_SERVICE: "a reviewer decided that this campaign is service",
+    Reason.DECIDED_MARKETING: "a reviewer decided that this campaign is marketing",
 }
 _UNKNOWN: Final = {
     UnknownBecause.NO_RECORD: "there is no record for this organisation, channel and topic",

@@ -2,7 +2,8 @@
 
 `decide` and `unscanned` are the only places where a disposition is chosen. The default table is design section 2 (law
 rules R1-R12, R37, A10); configuration may change cells. What is done when we do not know is a named setting of
-`Policy`, and its own reason. Pure; never raises.
+`Policy`, and its own reason. A reviewer's decision on a campaign says as what its messages act, whatever their label;
+blocks and the null sender go before it. Pure; never raises.
 """
 
 from collections.abc import Mapping
@@ -10,8 +11,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from .campaigns import CampaignDecision, Decided
 from .classify import Classification
 from .consent import ConsentAnswer, ConsentState
+from .facts import Facts
 from .labels import Label
 from .message import DefectCode
 from .stream import Mode
@@ -47,6 +50,8 @@ class Reason(StrEnum):
     UNREAD_CONTENT = "unread_content"
     UNSURE = "unsure"
     UNSCANNED = "unscanned"
+    DECIDED_SERVICE = "decided_service"
+    DECIDED_MARKETING = "decided_marketing"
 
 
 class Trouble(StrEnum):
@@ -88,6 +93,7 @@ _TROUBLE_REASON: Final = {
 # A line of text beside pictures says little about what they show: more than one service phrase is asked for.
 _PICTURES: Final = frozenset({DefectCode.IMAGE_ONLY})
 _NO_BASIS: Final = frozenset({_O, _U})
+_DECIDED: Final = {Decided.IS_SERVICE: Reason.DECIDED_SERVICE, Decided.IS_MARKETING: Reason.DECIDED_MARKETING}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +125,8 @@ class Verdict:
     """What happens to one recipient's copy, and why.
 
     `disposition` is what is done; `would` what enforcement would do (they differ in monitor mode only). `reason` is the
-    first reason, `notes` further ones; `evidence` the ids of the rules that decided the label.
+    first reason, `notes` further ones; `evidence` the ids of the rules that decided the label. A reviewer's decision
+    is the reason where the disposition would be another without it, and a note elsewhere.
     """
 
     disposition: Disposition
@@ -131,24 +138,29 @@ class Verdict:
 
 
 def decide(
-    classification: Classification,
+    judged: Classification | Facts,
     consent: ConsentAnswer | Trouble,
     policy: Policy,
     *,
     mode: Mode = Mode.ENFORCE,
     null_sender: bool = False,
+    decision: CampaignDecision | None = None,
 ) -> Verdict:
-    """The verdict on one recipient's copy of a classified message."""
+    """The verdict on one recipient's copy of a classified message; a `decision` on its campaign is one in force."""
     state = _U if isinstance(consent, Trouble) else consent.state
-    would, reason = _enforced(classification, consent, policy, null_sender=null_sender)
+    would, reason = _enforced(judged, consent, policy, null_sender=null_sender, decided=decision)
     notes: tuple[Reason, ...] = ()
-    if classification.disguised:
+    if judged.disguised and not (decision and decision.decided is Decided.IS_SERVICE):
         # The mismatch is the graver finding: it leads wherever the copy is not relayed.
         reason, notes = (
             (Reason.DISGUISED_MARKETING, (reason,)) if would is not _RELAY else (reason, (Reason.DISGUISED_MARKETING,))
         )
+    if decision:
+        undecided, _ = _enforced(judged, consent, policy, null_sender=null_sender)
+        word = _DECIDED[decision.decided]
+        reason, notes = (reason, (*notes, word)) if would is undecided else (word, (reason, *notes))
     done = would if mode is Mode.ENFORCE else _RELAY
-    return Verdict(done, would, reason, state, notes, classification.decisive_rules)
+    return Verdict(done, would, reason, state, notes, judged.decisive_rules)
 
 
 def unscanned(policy: Policy, *, mode: Mode = Mode.ENFORCE, null_sender: bool = False) -> Verdict:
@@ -157,40 +169,56 @@ def unscanned(policy: Policy, *, mode: Mode = Mode.ENFORCE, null_sender: bool = 
     return Verdict(would if mode is Mode.ENFORCE else _RELAY, would, Reason.UNSCANNED, _U)
 
 
+def acting_label(label: Label, decision: CampaignDecision | None) -> Label:
+    """As what a message acts: its label, or what a decision in force on its campaign says.
+
+    Promotion of one kind or another stays of its kind when a reviewer says that it is marketing.
+    """
+    if decision is None or (label.promotional and decision.decided is Decided.IS_MARKETING):
+        return label
+    return Label.SERVICE if decision.decided is Decided.IS_SERVICE else Label.MARKETING
+
+
 def _enforced(
-    classification: Classification, consent: ConsentAnswer | Trouble, policy: Policy, *, null_sender: bool
+    judged: Classification | Facts,
+    consent: ConsentAnswer | Trouble,
+    policy: Policy,
+    *,
+    null_sender: bool,
+    decided: CampaignDecision | None = None,
 ) -> tuple[Disposition, Reason]:
     """The order of law A10: blocks, then service, then what the consent state allows."""
-    label = classification.label
+    label = acting_label(judged.label, decided) if decided else judged.label
     if null_sender:
         # Bounces and other reports: never marketing-held (RFC 5321 section 4.5.5).
         return _RELAY, Reason.NULL_SENDER
     if isinstance(consent, Trouble):
         if not label.promotional:
-            return _service(classification, _U, policy)
+            return _service(judged, _U, policy, decided)
         return getattr(policy, f"on_{_TROUBLE_REASON[consent]}"), _TROUBLE_REASON[consent]
     if consent.blocked:
         return policy.on_blocked, Reason.BLOCKED
     if not label.promotional:
-        return _service(classification, consent.state, policy)
+        return _service(judged, consent.state, policy, decided)
     return policy.table[label][consent.state], _STATE_REASON[consent.state]
 
 
-def _service(classification: Classification, state: ConsentState, policy: Policy) -> tuple[Disposition, Reason]:
-    """Mail without promotion flows, unless we may have missed some and the recipient has not agreed to any."""
+def _service(
+    judged: Classification | Facts, state: ConsentState, policy: Policy, decided: CampaignDecision | None
+) -> tuple[Disposition, Reason]:
+    """Mail without promotion flows, unless we may have missed some and the recipient has not agreed to any.
+
+    Where a reviewer decided, somebody has looked: there is no doubt left.
+    """
+    if decided:
+        return policy.table[Label.SERVICE][state], Reason.SERVICE
     if state in _NO_BASIS:
-        service, threshold = _service_shown(classification), classification.rules.weights.threshold
-        needed = 2 * threshold if _PICTURES & set(classification.unread) else threshold
-        if set(classification.unread) - {DefectCode.ATTACHMENT} and service < needed:
+        service, threshold = judged.service_shown, judged.threshold
+        needed = 2 * threshold if _PICTURES & set(judged.unread) else threshold
+        if set(judged.unread) - {DefectCode.ATTACHMENT} and service < needed:
             return policy.on_unread_content, Reason.UNREAD_CONTENT
-        doubtful = classification.score >= policy.unsure_from and service < threshold
-        if doubtful or any(defect.code is DefectCode.OBFUSCATED for defect in classification.message.defects):
+        doubtful = judged.score >= policy.unsure_from and service < threshold
+        if doubtful or judged.obfuscated:
             return policy.on_unsure, Reason.UNSURE
-    label = classification.label
+    label = judged.label
     return policy.table[label][state], Reason.SURVEY if label is Label.SURVEY else Reason.SERVICE
-
-
-def _service_shown(classification: Classification) -> float:
-    """Evidence, in what a recipient sees, that there is a genuine service purpose; hidden words show none."""
-    segments = classification.message.segments
-    return sum(max(j.service, j.survey) for i, j in classification.judgements.items() if not segments[i].hidden)

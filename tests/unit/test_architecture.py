@@ -42,10 +42,12 @@ CORE = (
     "memory",
     "findings",
     "classify",
+    "facts",
     "evidence",
     "answer",
     "consent",
     "stream",
+    "campaigns",
     "policy",
     "decision",
 )
@@ -72,7 +74,6 @@ STORES = (
 TRANSPORT = (
     "ports",
     "held",
-    "campaigns",
     "events",
     "metrics",
     "message_key",
@@ -163,6 +164,7 @@ PURE = {
     "html",
     "ipaddress",
     "itertools",
+    "json",
     "math",
     "re",
     "string",

@@ -4,11 +4,12 @@ import dataclasses
 
 import pytest
 
+from filter.campaigns import CampaignDecision, Decided
 from filter.classify import Classification, Classifier
 from filter.consent import ANY, Capture, ConsentAnswer, ConsentEvent, ConsentState, EventKind, Scope
 from filter.labels import Channel, Label, SegmentKind, SegmentLabel
 from filter.message import Defect, DefectCode, Message, Segment
-from filter.policy import DEFAULT_TABLE, Disposition, Policy, Reason, Trouble, decide, unscanned
+from filter.policy import DEFAULT_TABLE, Disposition, Policy, Reason, Trouble, acting_label, decide, unscanned
 from filter.rules import Rule, compile_rules
 from filter.stream import Mode
 from filter.weights import Weights
@@ -172,3 +173,84 @@ def test_what_could_not_be_judged_follows_its_setting(setting: Disposition) -> N
     assert unscanned(policy, null_sender=True).disposition is RELAY
     monitored = unscanned(policy, mode=Mode.MONITOR)
     assert (monitored.disposition, monitored.would) == (RELAY, setting)
+
+
+def decided(word: Decided) -> CampaignDecision:
+    """A decision in force."""
+    return CampaignDecision("c0ffee", word, "looked at a sample", "ann", 1)
+
+
+IS_SERVICE, IS_MARKETING = decided(Decided.IS_SERVICE), decided(Decided.IS_MARKETING)
+
+
+@pytest.mark.parametrize("state", ConsentState)
+@pytest.mark.parametrize("label", Label)
+def test_decided_service_acts_as_service(label: Label, state: ConsentState) -> None:
+    """Every label and state gets the cell of the service row; the decision is in the verdict."""
+    row = dict.fromkeys(ConsentState, Disposition.DIVERT)
+    policy = dataclasses.replace(POLICY, table={**DEFAULT_TABLE, Label.SERVICE: row})
+    verdict = decide(judged(TEXT[label], declared="service"), answer(state), policy, decision=IS_SERVICE)
+    assert verdict.disposition is Disposition.DIVERT
+    assert Reason.DECIDED_SERVICE in (verdict.reason, *verdict.notes)
+    assert Reason.DISGUISED_MARKETING not in (verdict.reason, *verdict.notes)
+
+
+@pytest.mark.parametrize("state", ConsentState)
+@pytest.mark.parametrize("label", Label)
+def test_decided_marketing_acts_as_marketing(label: Label, state: ConsentState) -> None:
+    """Service and surveys get the cell of the marketing row, promotion of any kind its own; an objection holds."""
+    acting = label if label.promotional else Label.MARKETING
+    verdict = decide(judged(TEXT[label]), answer(state), POLICY, decision=IS_MARKETING)
+    assert verdict.disposition is DEFAULT_TABLE[acting][state]
+    assert acting_label(label, IS_MARKETING) is acting
+    assert Reason.DECIDED_MARKETING in (verdict.reason, *verdict.notes)
+
+
+def test_a_decision_is_the_reason_where_it_made_the_difference() -> None:
+    """It leads where the copy would have gone elsewhere without it, and is a note where not."""
+    refused, agreed = answer(ConsentState.OBJECTED), answer(ConsentState.CONSENT)
+    freed = decide(judged("promotion"), refused, POLICY, decision=IS_SERVICE)
+    assert (freed.disposition, freed.reason, freed.notes) == (RELAY, Reason.DECIDED_SERVICE, (Reason.SERVICE,))
+    stopped = decide(judged("service"), refused, POLICY, decision=IS_MARKETING)
+    assert (stopped.disposition, stopped.reason, stopped.notes) == (
+        *(HOLD, Reason.DECIDED_MARKETING),
+        (Reason.OBJECTED,),
+    )
+    allowed = decide(judged("service"), agreed, POLICY, decision=IS_MARKETING)
+    assert (allowed.reason, allowed.notes) == (Reason.CONSENT, (Reason.DECIDED_MARKETING,))
+    confirmed = decide(judged("promotion", declared="service"), refused, POLICY, decision=IS_MARKETING)
+    assert (confirmed.reason, confirmed.notes) == (
+        Reason.DISGUISED_MARKETING,
+        (Reason.OBJECTED, Reason.DECIDED_MARKETING),
+    )
+
+
+@pytest.mark.parametrize("defect", [DefectCode.ENCRYPTED, DefectCode.IMAGE_ONLY, DefectCode.OBFUSCATED])
+def test_decided_service_is_in_no_doubt(defect: DefectCode) -> None:
+    """What a reviewer saw and called service is not held because we could not read it or were unsure."""
+    verdict = decide(judged("whiff", defect), answer(ConsentState.UNKNOWN), POLICY, decision=IS_SERVICE)
+    assert (verdict.disposition, verdict.reason) == (RELAY, Reason.DECIDED_SERVICE)
+
+
+@pytest.mark.parametrize("decision", [IS_SERVICE, IS_MARKETING])
+def test_no_decision_goes_before_blocks_and_reports(decision: CampaignDecision) -> None:
+    """A block holds whatever was decided, and a null sender's report passes."""
+    blocked = decide(judged("promotion"), answer(ConsentState.CONSENT, blocked=True), POLICY, decision=decision)
+    assert (blocked.disposition, blocked.reason) == (HOLD, Reason.BLOCKED)
+    report = decide(judged("service"), answer(ConsentState.OBJECTED), POLICY, null_sender=True, decision=decision)
+    assert (report.disposition, report.reason) == (RELAY, Reason.NULL_SENDER)
+
+
+@pytest.mark.parametrize("trouble", Trouble)
+def test_decisions_hold_without_a_consent_answer(trouble: Trouble) -> None:
+    """Decided service flows; decided marketing does what the setting for the trouble says, which stays noted."""
+    assert decide(judged("promotion"), trouble, POLICY, decision=IS_SERVICE).disposition is RELAY
+    verdict = decide(judged("service"), trouble, POLICY, decision=IS_MARKETING)
+    assert (verdict.disposition, verdict.reason) == (HOLD, Reason.DECIDED_MARKETING)
+    assert len(verdict.notes) == 1
+
+
+def test_a_decision_in_monitor_mode_is_recorded() -> None:
+    """Everything is relayed, and the verdict tells what the decision would have done."""
+    verdict = decide(judged("service"), answer(ConsentState.OBJECTED), POLICY, mode=Mode.MONITOR, decision=IS_MARKETING)
+    assert (verdict.disposition, verdict.would, verdict.reason) == (RELAY, HOLD, Reason.DECIDED_MARKETING)
