@@ -5,18 +5,15 @@ mode 0600, synced to disk; a file that others may read is refused. Raises `Conse
 operating system errors other than "exists" and "missing" pass through. No key ever appears in a message.
 """
 
-import base64
-import binascii
 import os
 import secrets
-import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from .durable import write_file
 from .errors import ConsentDataError
+from .key_files import create_private, decoded, read_private
 
 VARIABLE: Final = "CONSENTRY_SUBJECT_KEY"
 KEY_SIZE: Final = 32  # octets of a key we create
@@ -37,36 +34,16 @@ def load_key(path: Path, environ: Mapping[str, str] = os.environ, *, create: boo
 
 def read_key(path: Path) -> bytes:
     """The key in `path`; refuses a file that group or others may read or write."""
-    with path.open("rb") as file:
-        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-        if mode & 0o077:
-            raise ConsentDataError(f"{path}: mode {mode:04o} lets others read the subject key; run: chmod 600 {path}")
-        text = file.read(1024).decode("ascii", "replace")
-    return _decode(text, str(path))
+    return _decode(read_private(path, "subject key", ConsentDataError), str(path))
 
 
 def create_key(path: Path) -> None:
     """Write a new random key to `path`, complete or not at all; leaves a key that another process wrote first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with suppress(FileExistsError):
-        write_file(path, secrets.token_hex(KEY_SIZE).encode() + b"\n", replace=False)
+    create_private(path, secrets.token_hex(KEY_SIZE) + "\n")
 
 
 def _decode(text: str, place: str) -> bytes:
-    """Hexadecimal or base64 (either alphabet) to octets."""
-    stripped = text.strip()
-    try:
-        key = bytes.fromhex(stripped)
-    except ValueError:
-        key = _decode_base64(stripped)
+    key = decoded(text)
     if len(key) not in _ALLOWED:
         raise ConsentDataError(f"{place}: not a subject key; allowed are 16 to 64 octets in hexadecimal or base64")
     return key
-
-
-def _decode_base64(text: str) -> bytes:
-    padded = text + "=" * (-len(text) % 4)
-    try:
-        return base64.b64decode(padded.translate(str.maketrans("-_", "+/")), validate=True)
-    except (binascii.Error, ValueError):
-        return b""

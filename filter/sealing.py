@@ -14,8 +14,8 @@ and `SealError` for anything that is not what was sealed; neither carries key ma
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -67,31 +67,38 @@ class MessageKey:
 class Vault:
     """The master keys by id, and which of them wraps new keys. May be used by several threads at once.
 
-    Raises ValueError if a key has not `KEY_SIZE` octets or the current one is not among them.
+    `more` gives the keys as they are now, the current one first (none if that is not known), and is asked when a key is
+    met that is not here; it must not raise. Raises ValueError if a key has not `KEY_SIZE` octets or the current one is
+    not among them.
     """
 
-    __slots__ = ("_ciphers", "current")
+    __slots__ = ("_more", "_ring")
 
-    def __init__(self, keys: Mapping[str, bytes], current: str) -> None:
-        if current not in keys or any(len(key) != KEY_SIZE for key in keys.values()):
-            raise ValueError(f"a vault takes keys of {KEY_SIZE} octets, the current one among them")
-        self.current = current
-        self._ciphers = {name: AESGCM(key) for name, key in keys.items()}
+    def __init__(
+        self, keys: Mapping[str, bytes], current: str, more: "Callable[[], Sequence[bytes]] | None" = None
+    ) -> None:
+        self._ring = _Ring.of(keys, current)
+        self._more = more
 
     @classmethod
-    def of(cls, keys: Sequence[bytes]) -> "Vault":
+    def of(cls, keys: Sequence[bytes], more: "Callable[[], Sequence[bytes]] | None" = None) -> "Vault":
         """A vault of these keys, the current one first."""
-        return cls({key_id(key): key for key in keys}, key_id(keys[0]))
+        return cls({key_id(key): key for key in keys}, key_id(keys[0]), more)
+
+    @property
+    def current(self) -> str:
+        """The id of the master key that wraps new keys."""
+        return self._ring.current
 
     @property
     def key_ids(self) -> tuple[str, ...]:
         """The ids of all master keys."""
-        return tuple(self._ciphers)
+        return tuple(self._ring.ciphers)
 
     def new_key(self) -> tuple[MessageKey, bytes, str]:
         """A random key for one message, the same wrapped (`WRAPPED_SIZE` octets), and the id of its master key."""
         key = os.urandom(KEY_SIZE)
-        return MessageKey(key), self._wrap(key), self.current
+        return MessageKey(key), *self._ring.wrap(key)
 
     def open_key(self, key_id: str, wrapped: bytes) -> MessageKey:
         """The key of a message. Raises UnknownKeyError, SealError."""
@@ -99,17 +106,36 @@ class Vault:
 
     def rewrap(self, key_id: str, wrapped: bytes) -> tuple[bytes, str]:
         """The key of a message wrapped anew, and the id of the current master key. Raises as `open_key` does."""
-        return self._wrap(self._unwrap(key_id, wrapped)), self.current
-
-    def _wrap(self, key: bytes) -> bytes:
-        nonce = os.urandom(NONCE_SIZE)
-        return nonce + self._ciphers[self.current].encrypt(nonce, key, _WRAPPING + self.current.encode())
+        return self._ring.wrap(self._unwrap(key_id, wrapped))
 
     def _unwrap(self, key_id: str, wrapped: bytes) -> bytes:
-        cipher = self._ciphers.get(key_id)
+        if key_id not in self._ring.ciphers:
+            self._look_again()
+        cipher = self._ring.ciphers.get(key_id)
         if cipher is None:
             raise UnknownKeyError(key_id)
         return _open(cipher, wrapped, _WRAPPING + key_id.encode())
+
+    def _look_again(self) -> None:
+        if self._more and (keys := self._more()):
+            self._ring = _Ring.of({key_id(key): key for key in keys}, key_id(keys[0]))
+
+
+class _Ring(NamedTuple):
+    """One set of master keys: taken as a whole, so that a thread never sees half of a change."""
+
+    ciphers: Mapping[str, AESGCM]
+    current: str
+
+    @classmethod
+    def of(cls, keys: Mapping[str, bytes], current: str) -> "_Ring":
+        if current not in keys or any(len(key) != KEY_SIZE for key in keys.values()):
+            raise ValueError(f"a vault takes keys of {KEY_SIZE} octets, the current one among them")
+        return cls({name: AESGCM(key) for name, key in keys.items()}, current)
+
+    def wrap(self, key: bytes) -> tuple[bytes, str]:
+        nonce = os.urandom(NONCE_SIZE)
+        return nonce + self.ciphers[self.current].encrypt(nonce, key, _WRAPPING + self.current.encode()), self.current
 
 
 def key_id(key: bytes) -> str:

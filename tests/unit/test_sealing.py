@@ -87,6 +87,22 @@ def test_missing_master_key_is_named():
         Vault.of([NEW]).open_key("\x1b[2J", wrapped)
 
 
+def test_unknown_master_key_is_looked_for_once_more():
+    """A vault that can ask for the keys as they are now follows a rotation elsewhere, and its first key wraps then."""
+    _, wrapped, name = Vault.of([NEW]).new_key()
+    keys = [OLD]
+    vault = Vault.of([OLD], lambda: keys)
+    with pytest.raises(UnknownKeyError):
+        vault.open_key(name, wrapped)
+    keys = []
+    with pytest.raises(UnknownKeyError):
+        vault.open_key(name, wrapped)
+    assert vault.key_ids == (key_id(OLD),)
+    keys = [NEW, OLD]
+    vault.open_key(name, wrapped)
+    assert vault.new_key()[2] == key_id(NEW)
+
+
 def test_wrapped_key_opens_under_its_own_name_only():
     """A damaged wrapped key, or one under another master key's name, is a SealError."""
     vault = Vault.of([NEW, OLD])
