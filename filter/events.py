@@ -31,6 +31,7 @@ class Event(StrEnum):
     DEFERRED = "deferred"  # the client got a 4xx: it keeps the message and tries again
     IN_DOUBT = "in_doubt"  # the next hop may have it; the client got a 4xx or, after a crash, no reply
     NOT_VOIDED = "not_voided"  # copies that should be void could not be made so: done when the worker starts again
+    NOT_CONFIRMED = "not_confirmed"  # it was taken, but its held copies are not for review yet: done later
     DUPLICATE_SUPPRESSED = "duplicate_suppressed"  # it was taken before, and the client did not know
     UNACKNOWLEDGED = "unacknowledged"  # it was taken, and the client was lost before it can have known
     DIED_JUDGING = "died_judging"  # a worker died while it judged it
@@ -76,6 +77,7 @@ FIELDS: Final[Mapping[Event, tuple[str, ...]]] = {
     Event.DEFERRED: (*_ABOUT, "why", "code"),
     Event.IN_DOUBT: _ABOUT,
     Event.NOT_VOIDED: _ABOUT,
+    Event.NOT_CONFIRMED: _ABOUT,
     Event.DUPLICATE_SUPPRESSED: _ABOUT,
     Event.UNACKNOWLEDGED: _ABOUT,
     Event.DIED_JUDGING: _ABOUT,

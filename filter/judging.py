@@ -132,7 +132,9 @@ class Judge:
         )
 
 
-def held_message(incoming: Incoming, judged: Judged, copies: Sequence[Copy], trace: bytes) -> HeldMessage:
+def held_message(
+    incoming: Incoming, judged: Judged, copies: Sequence[Copy], trace: bytes, *, pending: bool = False
+) -> HeldMessage:
     """These copies as the hold store takes them."""
     decision = judged.decision
     return HeldMessage(
@@ -149,6 +151,7 @@ def held_message(incoming: Incoming, judged: Judged, copies: Sequence[Copy], tra
         brand=decision.stream.brand if decision else "",
         topic=decision.stream.topic if decision else "",
         copies=tuple([_held_copy(copy) for copy in copies]),
+        pending=pending,
     )
 
 

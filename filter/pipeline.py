@@ -5,9 +5,10 @@ Recipients are offered to the next hop as they arrive, so its refusals reach the
 1. a message that was taken before, and whose client never learned it, is answered 250 and goes no further, if it has
    a Message-ID: without one an equal message may be another, and twice beats never;
 2. it is judged, and the verdicts are in the journal before anything is sent;
-3. copies that are not relayed go to the hold store, which has them on disk before anything is sent;
+3. copies that are not relayed go to the hold store, which has them on disk before anything is sent; while the message
+   may still turn out to be its client's they are pending, and nobody reviews them;
 4. the relayed copies go to the next hop, whose reply decides: with anything but a 2xx the stored copies are void;
-5. diverted copies are sent; those that cannot be stay in the hold store;
+5. diverted copies are sent; those that cannot be stay in the hold store, and pending copies are held from now on;
 6. the client gets 250: every recipient's copy is in exactly one place.
 
 Until the next hop has answered 2xx, or everything is stored and nothing was to be relayed, the message is the client's:
@@ -24,7 +25,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 
 from . import events, replies, trace
-from .completion import Completion
+from .completion import Completion, is_pending
 from .diverting import UNDO_TIMEOUT, give_up
 from .envelope import Client, MailFrom, RcptTo
 from .events import Event, Outcome
@@ -263,7 +264,8 @@ class Transaction:
         self._reach(Stage.STORING)
         self._stored = True  # whatever happens now, it may have happened after the copies were stored
         try:
-            await self._pipeline.hold.store(held_message(incoming, judged, copies, header))
+            message = held_message(incoming, judged, copies, header, pending=is_pending(judged))
+            await self._pipeline.hold.store(message)
         except HoldUnavailableError:
             self._stored = False
             raise _TurnedAwayError(Outcome.STORAGE, replies.STORAGE_FULL) from None

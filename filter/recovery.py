@@ -1,8 +1,9 @@
 """What a worker does first: bring to an end what died with the workers before it.
 
 No client of theirs got a reply that is not in the books: a message that was not taken is the client's still, and one
-that was taken is remembered, so that the client's next attempt is answered and goes no further. What cannot be brought
-to an end now (the hold store takes nothing) raises HoldUnavailableError; doing it again later does no harm.
+that was taken is remembered, so that the client's next attempt is answered and goes no further; its pending copies are
+held. What cannot be brought to an end now (the hold store takes nothing) raises HoldUnavailableError; doing it again
+later does no harm.
 """
 
 from collections.abc import Callable, Iterable
@@ -32,5 +33,6 @@ async def recover(
             journal.write([events.plain(Event.IN_DOUBT, one.queue_id, at)])
         else:
             await hold.settle(one.key, at)
+            await hold.confirm(one.queue_id)
             metrics.unacknowledged.inc()
             journal.write([events.plain(Event.UNACKNOWLEDGED, one.queue_id, at)])

@@ -64,6 +64,7 @@ class Relay:
     next_hop: SmtpNextHop
     divert_hop: SmtpNextHop | None
     service: SmtpService
+    completion: Completion
     _watching: asyncio.Task[None] | None = None
     _unreached: bool = False
 
@@ -86,6 +87,7 @@ class Relay:
             self._watching.cancel()
         for hop in filter(None, (self.next_hop, self.divert_hop)):
             await hop.close()
+        await self.completion.finish()
         self._write(Event.STOPPED)
         self.hold.close()
         self.flights.close()
@@ -192,10 +194,11 @@ def build(config: Config, slot: int) -> Relay:
     divert_hop = _divert_hop(config, metrics)
     report = _Reporter(metrics)
     diverter = Diverter(divert_hop, config.divert.address.encode(), hold, report)
+    completion = Completion(diverter=diverter, hold=hold, journal=journal, metrics=metrics, clock=now, report=report)
     pipeline = Pipeline(
         judge=Judge(lambda: decider, app.keyer(config, create=True), metrics, report),
         next_hop=next_hop,
-        completion=Completion(diverter, journal, metrics, now),
+        completion=completion,
         hold=hold,
         flights=flights,
         journal=journal,
@@ -219,6 +222,7 @@ def build(config: Config, slot: int) -> Relay:
         next_hop=next_hop,
         divert_hop=divert_hop,
         service=SmtpService(door, relay_settings.server(config), report),
+        completion=completion,
     )
 
 

@@ -146,6 +146,7 @@ class HoldStore:
         self.messages: dict[str, HeldMessage] = {}
         self.voided: set[str] = set()
         self.confirmed: set[str] = set()
+        self.on_confirm: Callable[[], None] = lambda: None
         self.sent: Counter[tuple[str, RcptTo]] = Counter()  # diverted copies
         self.keys: set[bytes] = set()
         self.suspects: Counter[bytes] = Counter()
@@ -175,6 +176,11 @@ class HoldStore:
         """Note it."""
         await self.script.wait("hold.confirm")
         self.confirmed.add(queue_id)
+        self.on_confirm()
+
+    def confirm_pending(self) -> None:
+        """What is done for messages that were stored long ago: nobody is going to void them."""
+        self.confirmed.update(self.messages)
 
     async def diverted(self, queue_id: str, recipients: Sequence[RcptTo]) -> None:
         """Mark them."""
@@ -206,13 +212,22 @@ class HoldStore:
 
     def live(self, *dispositions: Disposition) -> list[bytes]:
         """Paths of the copies that are neither void nor diverted, of these dispositions or of all."""
+        return self._paths(dispositions or tuple(Disposition), pending=True)
+
+    def for_review(self) -> list[bytes]:
+        """Paths of those among them that are held: not pending any more."""
+        return self._paths(tuple(Disposition), pending=False)
+
+    def _paths(self, dispositions: Sequence[Disposition], *, pending: bool) -> list[bytes]:
         left = Counter(self.sent)
         found = []
         for queue_id, message in self.messages.items():
+            if message.pending and queue_id not in self.confirmed and not pending:
+                continue
             for copy in message.copies if queue_id not in self.voided else ():
                 if left[queue_id, copy.recipient]:
                     left[queue_id, copy.recipient] -= 1
-                elif not dispositions or copy.disposition in dispositions:
+                elif copy.disposition in dispositions:
                     found.append(copy.recipient.path)
         return found
 

@@ -98,7 +98,14 @@ class World:
         self.pipeline = Pipeline(
             judge=Judge(decider, SubjectKeyer(b"s" * 32), self.metrics, self._report),
             next_hop=self.hop,
-            completion=Completion(diverter, self.journal, self.metrics, self._clock),
+            completion=Completion(
+                diverter=diverter,
+                hold=self.hold,
+                journal=self.journal,
+                metrics=self.metrics,
+                clock=self._clock,
+                report=self._report,
+            ),
             hold=self.hold,
             flights=self.flights,
             journal=self.journal,
@@ -110,10 +117,19 @@ class World:
         )
 
     def send(
-        self, recipients: Sequence[RcptTo], content: bytes = PROMOTION, mail: MailFrom = MAIL, *, known: bool = True
+        self,
+        recipients: Sequence[RcptTo],
+        content: bytes = PROMOTION,
+        mail: MailFrom = MAIL,
+        *,
+        known: bool = True,
+        finished: bool = True,
     ) -> Reply:
-        """Send a message; `known`: the client goes on afterwards, otherwise it is lost."""
-        return run(self._send(recipients, content, mail, known=known))
+        """Send a message; `known`: the client goes on afterwards, otherwise it is lost.
+
+        Unless `finished`, the worker ends when the client has its reply, whatever remains to be done.
+        """
+        return run(self._send(recipients, content, mail, known=known, finished=finished))
 
     async def offered(self, recipients: Sequence[RcptTo], mail: MailFrom = MAIL) -> Transaction:
         """A transaction with these recipients."""
@@ -138,9 +154,13 @@ class World:
         """The value of a counter; 0 if it never counted."""
         return self.registry.get_sample_value(f"consentry_{name}_total", labels) or 0.0
 
-    async def _send(self, recipients: Sequence[RcptTo], content: bytes, mail: MailFrom, *, known: bool) -> Reply:
+    async def _send(
+        self, recipients: Sequence[RcptTo], content: bytes, mail: MailFrom, *, known: bool, finished: bool
+    ) -> Reply:
         transaction = await self.offered(recipients, mail)
         reply = await transaction.data(content)
+        if finished:
+            await self.pipeline.completion.finish()
         if known:
             transaction.acknowledged()
         else:

@@ -19,7 +19,16 @@ from filter.replies import Reply
 WORDS = ("relay", "hold", "divert", "reject")
 CALLS = (
     *("hop.rcpt", "hop.restart", "hop.data", "hop.abort", "side.rcpt", "side.data", "side.abort"),
-    *("hold.store", "hold.void", "hold.diverted", "hold.settle", "hold.forget", "flights.begin", "hold.known"),
+    *(
+        "hold.store",
+        "hold.void",
+        "hold.confirm",
+        "hold.diverted",
+        "hold.settle",
+        "hold.forget",
+        "flights.begin",
+        "hold.known",
+    ),
 )
 HOP_FAULTS = st.sampled_from([fakes.UNAVAILABLE, fakes.IN_DOUBT, RuntimeError("bug")])
 FINAL = st.sampled_from([fakes.TAKEN, fakes.TAKEN, Reply(452, "", ("Later",)), Reply(554, "", ("No",))])
@@ -87,6 +96,8 @@ PLANS = st.builds(
 def test_every_recipient_is_in_exactly_one_place(plan: Plan) -> None:
     """Over random dispositions, answers of both next hops and failures (D1-D5, D9, D10, D22)."""
     world = plan.world()
+    reached: list[Counter[bytes]] = []  # at the next hop, when copies were given over to review
+    world.hold.on_confirm = lambda: reached.append(Counter(world.hop.reached))
     reply = world.send(plan.recipients, known=plan.known)
     taken = [one for one in plan.recipients if one.path not in world.hop.replies]
     event(f"reply {reply.code}")
@@ -100,8 +111,14 @@ def test_every_recipient_is_in_exactly_one_place(plan: Plan) -> None:
         assert Counter(world.hold.live(Disposition.REJECT)) == allowed(taken, "reject")
         parts = [world.count(name) for name in ("relayed", "diverted", "held", "rejected")]
         assert world.count("accepted") == sum(parts) == len(taken)
+        assert all(then == allowed(taken, "relay") for then in reached)
+        assert world.hold.for_review() == world.hold.live() or world.journal.of(Event.NOT_CONFIRMED)
+        world.hold.confirm_pending()
+        assert world.hold.for_review() == world.hold.live()
     else:
         assert world.count("accepted") == 0
+        assert not reached
+        assert not world.hold.for_review() or not (allowed(taken, "relay") or allowed(taken, "divert"))
         assert not world.hop.reached or world.journal.of(Event.IN_DOUBT)
         assert not world.hold.live() or world.journal.of(Event.NOT_VOIDED)
         world.restart()
@@ -128,6 +145,8 @@ def test_a_client_that_tries_again_loses_nothing(recipients, number, arrives, pr
         world.restart()
         reply = world.send(recipients, content, mail)
         assert reply.code == 250 or set(allowed(recipients, "reject")) == {one.path for one in recipients}
+    world.hold.confirm_pending()
+    assert world.hold.for_review() == world.hold.live()
     if {one.path[:6] for one in recipients} == {b"reject"} and promotional and sender:
         return  # rejected as a whole
     places, wanted = Counter(world.places()), Counter(one.path for one in recipients)

@@ -107,8 +107,71 @@ def test_nothing_is_sent_before_the_rest_is_stored(world: World) -> None:
     order = [call for call in world.script.calls if call not in ("hop.rcpt", "hold.known")]
     assert order == [
         *("flights.begin", "hold.store", "hop.restart", "hop.data"),
-        *("side.rcpt", "side.data", "hold.diverted"),
+        *("side.rcpt", "side.data", "hold.diverted", "hold.confirm"),
     ]
+
+
+@pytest.mark.parametrize("words", [("hold", "relay"), ("reject", "relay"), ("hold", "divert"), ("divert",)])
+def test_copies_are_for_review_when_the_message_is_ours(world: World, words: tuple[str, ...]) -> None:
+    """Copies beside relayed or diverted ones are stored pending, and held once the next hop has answered."""
+    during: list[list[bytes]] = []
+    wait = world.script.wait
+
+    async def watch(call: str) -> None:
+        if call != "hold.store":
+            during.append(world.hold.for_review())
+        await wait(call)
+
+    world.script.wait = watch  # type: ignore[method-assign]
+    world.send([rcpt(word) for word in words])
+    assert not any(during)
+    assert world.hold.for_review() == [rcpt(word).path for word in words if word in ("hold", "reject")]
+
+
+def test_a_message_held_whole_costs_one_commit(world: World) -> None:
+    """With nothing to relay or divert the stored copies are held at once."""
+    world.send([rcpt("hold"), rcpt("reject")])
+    assert "hold.confirm" not in world.script.calls
+    assert len(world.hold.for_review()) == 2
+
+
+def test_a_message_that_stays_with_its_client_is_never_for_review(world: World) -> None:
+    """Not even when it cannot be made void: that is done before anybody takes it for held."""
+    world.hop.final = DEFERRED
+    world.script.fail = {"hold.void": fakes.HOLD_UNAVAILABLE}
+    assert world.send([rcpt("hold"), rcpt("relay")]) == DEFERRED
+    assert world.hold.for_review() == []
+    assert world.hold.live() != []
+    world.restart()
+    world.hold.confirm_pending()
+    assert world.hold.for_review() == []
+
+
+@pytest.mark.parametrize("error", [fakes.HOLD_UNAVAILABLE, RuntimeError("bug")])
+def test_what_cannot_be_confirmed_now_is_told_and_confirmed_later(world: World, error: Exception) -> None:
+    """The client gets its 250; a line in the journal and a counter say that the copies wait."""
+    world.script.fail = {"hold.confirm": error}
+    assert world.send([rcpt("hold"), rcpt("relay")]).code == 250
+    assert (len(world.journal.of(Event.NOT_CONFIRMED)), world.count("errors", where="confirm")) == (1, 1)
+    assert world.hold.for_review() == []
+    world.hold.confirm_pending()
+    assert world.hold.for_review() == [rcpt("hold").path]
+
+
+def test_nobody_waits_for_the_hold_store_to_confirm(world: World) -> None:
+    """The client has its reply, and the worker ends, while the hold store hangs; the copies are pending, not lost."""
+    world.script.fail = {"hold.confirm": fakes.HANG}
+    assert world.send([rcpt("hold"), rcpt("relay")], finished=False).code == 250
+    assert (world.hold.for_review(), world.hold.live()) == ([], [rcpt("hold").path])
+
+
+def test_a_successor_confirms_what_was_taken(world: World) -> None:
+    """A worker killed between the next hop's reply and the end leaves copies that are held when another starts."""
+    world.script.fail = {"hold.confirm": fakes.Crash()}
+    with pytest.raises(fakes.Crash):
+        world.send([rcpt("hold"), rcpt("relay")])
+    world.restart()
+    assert world.hold.for_review() == [rcpt("hold").path]
 
 
 def test_verdicts_are_in_the_journal_before_anything_is_sent(world: World) -> None:
@@ -555,7 +618,7 @@ def _calls(*, relayed: bool = True) -> int:
 
 
 @pytest.mark.parametrize("relayed", [True, False])
-@pytest.mark.parametrize("number", range(1, 15))
+@pytest.mark.parametrize("number", range(1, 16))
 def test_a_fault_anywhere_loses_nothing(world: World, number: int, *, relayed: bool) -> None:
     """Whatever call fails: 451 and nothing left, or 250 and every copy in its place; the next message passes (D10)."""
     recipients = ONE_OF_EACH if relayed else ONE_OF_EACH[1:]
@@ -579,7 +642,7 @@ def test_the_fault_test_reaches_every_call() -> None:
     assert _calls(relayed=False) < 15
 
 
-@pytest.mark.parametrize("number", range(1, 15))
+@pytest.mark.parametrize("number", range(1, 16))
 def test_a_worker_that_is_killed_anywhere_loses_nothing(world: World, number: int) -> None:
     """Killed at any call, and tried again by the client: every copy is in its place, twice only if in doubt (E1)."""
     world.script.at, world.script.error = number, fakes.Crash()

@@ -73,7 +73,14 @@ class Worker:
                 pipeline = Pipeline(
                     judge=Judge(decider, SubjectKeyer(b"s" * 32), metrics, _report),
                     next_hop=self.hop,
-                    completion=Completion(Diverter(self.side, b"", hold, _report), journal, metrics, _now),
+                    completion=Completion(
+                        diverter=Diverter(self.side, b"", hold, _report),
+                        hold=hold,
+                        journal=journal,
+                        metrics=metrics,
+                        clock=_now,
+                        report=_report,
+                    ),
                     hold=hold,
                     flights=flights,
                     journal=journal,
@@ -83,7 +90,9 @@ class Worker:
                     clock=_now,
                     report=_report,
                 )
-                return await act(pipeline)
+                reply = await act(pipeline)
+                await pipeline.completion.finish()
+                return reply
         finally:
             flights.close()
             hold.close()
