@@ -163,10 +163,10 @@ class HeldMail(Protocol):
     def lines(self, query: HeldQuery, after: Place | None = None, limit: int = 1000) -> Sequence[HeldLine]:
         """Copies that match, in the order they were stored, from after that place on."""
 
-    def message(self, queue_id: str) -> "tuple[HeldMessage, Mapping[int, HeldLine]] | None":
+    def message(self, queue_id: str, *, content: bool = True) -> "tuple[HeldMessage, Mapping[int, HeldLine]] | None":
         """A message with its content (empty if it is gone) and the lines of its copies; None if there is none.
 
-        Raises DamagedMessageError.
+        Without `content` that is not read, and empty. Raises DamagedMessageError.
         """
 
     def order(self, order: Order) -> None:
@@ -178,16 +178,20 @@ class HeldMail(Protocol):
     def move(self, places: Sequence[Place], to: CopyState, order: Order, at: int) -> Sequence[Place]:
         """Move those of these copies that are still HELD, in one durable transaction; which they were.
 
-        To RELEASED (due at once), DISCARDED or EXPIRED; content goes with the last open copy.
+        To RELEASED (due at once), DISCARDED or EXPIRED; content goes with the last open copy. What an EXPIRE order
+        moves to RELEASED is not delivered: its sender is told, and then it is EXPIRED.
         """
 
-    def claim(self, at: int, until: int, limit: int, order: str = "") -> Sequence[Claim]:
-        """Lease up to so many RELEASED copies that are due and not leased: ours until then. Of one order, or of all."""
+    def claim(self, at: int, until: int, limit: int, order: str = "", octets: int = 64 << 20) -> Sequence[Claim]:
+        """Lease up to so many RELEASED copies that are due and not leased: ours until then. Of one order, or of all.
+
+        Their messages have at most so many octets of content together, but for one that has more alone.
+        """
 
     def finish(self, outcomes: Sequence[Outcome], at: int) -> None:
-        """Record what became of leased copies and end their leases, in one durable transaction.
+        """Record what became of leased copies and end their leases, in one durable transaction; each was an attempt.
 
-        DELIVERED, BOUNCED, RELEASED (another attempt at `due_at`), or HELD again.
+        DELIVERED, BOUNCED, EXPIRED, RELEASED (another attempt at `due_at`), or HELD again (its order stays noted).
         """
 
     def waiting(self, order: str = "") -> tuple[int, int]:
