@@ -26,8 +26,8 @@ LEVEL: Final = 1  # of zlib: on mail, level 6 saves an eighth of the space for t
 
 MESSAGE_COLUMNS: Final = (
     "queue_id", "received_at", "mail_path", "mail_params", "mail_size", "mail_eight_bit", "mail_smtputf8", "trace",
-    "label", "score", "ruleset", "declared", "controller", "brand", "topic", "size", "copies", "content_digest",
-    "digest",
+    "label", "score", "ruleset", "declared", "controller", "brand", "topic", "campaign", "facts", "size", "copies",
+    "content_digest", "digest",
 )  # fmt: skip
 CONTENT_COLUMNS: Final = ("codec", "body")
 COPY_COLUMNS: Final = (
@@ -105,6 +105,8 @@ def pack(message: HeldMessage) -> Packed:
         message.controller,
         message.brand,
         message.topic,
+        message.campaign,
+        message.facts,
         len(message.content),
         len(message.copies),
         _content_digest(message.content),
@@ -131,7 +133,9 @@ def _unpack(message: Sequence[Any], content: Sequence[Any] | None, copies: list[
     if digest != _digest(fields):
         raise DamagedMessageError("envelope differs from what was stored")
     (queue_id, received_at, path, params, mail_size, eight_bit, smtputf8, trace) = fields[:8]
-    (label, score, ruleset, declared, controller, brand, topic, size, count, content_digest) = fields[8:]
+    (label, score, ruleset, declared, controller, brand, topic, campaign, facts, size, count, content_digest) = fields[
+        8:
+    ]
     if len(copies) != count:
         raise DamagedMessageError(f"{len(copies)} of {count} copies are there")
     pairs = [_unpack_copy(queue_id, number, copy) for number, copy in enumerate(copies)]
@@ -149,6 +153,9 @@ def _unpack(message: Sequence[Any], content: Sequence[Any] | None, copies: list[
         brand=brand,
         topic=topic,
         copies=tuple(copy for copy, _ in pairs),
+        campaign=campaign,
+        facts=facts,
+        pending=any(record.state is CopyState.PENDING for _, record in pairs),
     )
     return StoredMessage(held, tuple(record for _, record in pairs), size, content is not None)
 

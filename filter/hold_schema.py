@@ -55,6 +55,8 @@ CREATE TABLE message (
     controller TEXT NOT NULL,
     brand TEXT NOT NULL,
     topic TEXT NOT NULL,
+    campaign TEXT NOT NULL,
+    facts TEXT NOT NULL,
     size INTEGER NOT NULL,
     copies INTEGER NOT NULL,
     content_digest BLOB NOT NULL,

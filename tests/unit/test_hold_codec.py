@@ -45,7 +45,10 @@ MESSAGES = st.builds(
     controller=TEXT,
     brand=TEXT,
     topic=TEXT,
-    copies=st.lists(COPIES, max_size=4).map(tuple),
+    copies=st.lists(COPIES, min_size=1, max_size=4).map(tuple),
+    campaign=TEXT,
+    facts=TEXT,
+    pending=st.booleans(),
 )
 CELLS = st.none() | st.integers(-(2**60), 2**60) | st.binary(max_size=20) | TEXT | st.floats()
 

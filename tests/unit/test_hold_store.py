@@ -1,6 +1,7 @@
 """The hold store in use: what was stored comes back, what was voided is gone, and what is damaged is told."""
 
 import asyncio
+import dataclasses
 import os
 import time
 from collections import Counter
@@ -72,6 +73,22 @@ def test_void_undoes(held):
     stored = held.get("one")
     assert _states(stored) == [CopyState.VOID] * 2
     assert (stored.has_content, stored.message.content, stored.size) == (False, b"", 3019)
+
+
+def test_pending_copies_are_held_when_they_are_confirmed(held, clock):
+    """Copies of a message that may still be its client's are pending until then; void undoes them too."""
+    pending = dataclasses.replace(held_message("one", held_copy(1), held_copy(2)), pending=True, campaign="ab" * 16)
+    asyncio.run(held.store(pending))
+    assert held.get("one").message == pending
+    assert _states(held.get("one")) == [CopyState.PENDING] * 2
+    clock.time += 5
+    for queue_id in ("one", "unknown"):
+        asyncio.run(held.confirm(queue_id))
+    assert held.get("one").message == dataclasses.replace(pending, pending=False)
+    assert [record.changed_at for record in held.get("one").records] == [NOW + 5] * 2
+    asyncio.run(held.store(dataclasses.replace(pending, queue_id="two")))
+    asyncio.run(held.void("two"))
+    assert _states(held.get("two")) == [CopyState.VOID] * 2
 
 
 def test_diverted_copies_are_marked(held, clock):
@@ -308,7 +325,7 @@ def test_an_older_file_is_brought_up_to_date(held):
     """A newer program adds what is new and keeps every message (E11)."""
     asyncio.run(held.store(held_message("one")))
     held.close()
-    migrations = (*MIGRATIONS, "ALTER TABLE message ADD COLUMN campaign BLOB; CREATE INDEX c ON message (campaign)")
+    migrations = (*MIGRATIONS, "ALTER TABLE message ADD COLUMN later BLOB; CREATE INDEX c ON message (later)")
     with pytest.raises(HoldDataError, match="written by an older consentry"):
         open_file(held.directory, readonly=True, migrations=migrations)
     connection = open_file(held.directory, migrations=migrations)
