@@ -18,8 +18,8 @@ class Decided(StrEnum):
 
 
 class CampaignDecision(NamedTuple):
-    """A reviewer's word on a campaign. The last one in force counts; one that needs a second approver (`needs_second`)
-    is in force once there is one, who is not the author.
+    """A reviewer's word on a campaign. One that needs a second approver (`needs_second`) waits until there is one, who
+    is not the author; until then an earlier one stands.
     """
 
     campaign: str
@@ -34,9 +34,14 @@ class CampaignDecision(NamedTuple):
     withdrawn_at: int = 0
     withdrawn_by: str = ""
 
+    @property
+    def waits(self) -> bool:
+        """Whether a second approver is missing."""
+        return self.needs_second and not self.approver
+
     def in_force(self, at: int) -> bool:
         """Whether it counts at that time."""
-        if self.withdrawn_at or (self.needs_second and not self.approver):
+        if self.withdrawn_at or self.waits:
             return False
         return not self.expires_at or at < self.expires_at
 
@@ -45,8 +50,9 @@ class CampaignDecision(NamedTuple):
 class Seen:
     """What one worker saw of a campaign since it last told: to be added to the ledger.
 
-    `recipients` counts copies by disposition, `labels` and `declared` count messages. The rest describes one message,
-    kept if the ledger has none yet: `subject` without what is personal, `sample` the queue id of a held message.
+    `recipients` counts copies by disposition, `labels` and `declared` (the label that a claim amounts to) count
+    messages. `sample` is the queue id of the latest held message. The rest describes one message, and is kept if the
+    ledger has none yet: `subject` without what is personal.
     """
 
     campaign: str
@@ -56,7 +62,7 @@ class Seen:
     labels: Mapping[str, int] = field(default_factory=dict)
     recipients: Mapping[str, int] = field(default_factory=dict)
     declared: Mapping[str, int] = field(default_factory=dict)
-    disguised: int = 0  # messages
+    disguised: int = 0  # copies of messages that claim to be service and promote
     subject: str = ""
     sample: str = ""
     sender: str = ""  # domain of From
@@ -68,14 +74,15 @@ class Seen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CampaignLine(Seen):
-    """A campaign in the ledger, all told. `decision` is the last one not withdrawn, in force or not."""
+    """A campaign in the ledger, all told. `decision` stands, unless it has run out; `waiting` would take its place."""
 
     decision: CampaignDecision | None = None
+    waiting: CampaignDecision | None = None
     alerted_at: int = 0
 
 
 class CampaignLedger(Protocol):
-    """The store of campaigns. Methods may block: call them in a thread. Raises HoldUnavailableError."""
+    """The store of campaigns. Methods may block, and be called by several threads. Raises HoldUnavailableError."""
 
     def add(self, seen: Sequence[Seen]) -> None:
         """Add what was seen, in one durable transaction."""
@@ -87,19 +94,30 @@ class CampaignLedger(Protocol):
         """The campaigns seen last, newest first."""
 
     def campaign(self, campaign: str) -> CampaignLine | None:
-        """One campaign; None if it was never seen. An unambiguous beginning of its name will do."""
+        """One campaign; None if it was never seen. An unambiguous beginning of its name will do.
+
+        Raises InputError if several begin so.
+        """
 
     def decide(self, decision: CampaignDecision) -> None:
-        """Keep a decision; it takes the place of an earlier one. A campaign that was never seen can be decided too."""
+        """Keep a decision. It takes the place of an earlier one, at once or when it is approved.
+
+        A campaign that was never seen can be decided too.
+        """
 
     def approve(self, campaign: str, approver: str, at: int) -> CampaignDecision:
         """Second the decision that waits. Raises InputError if none does, or its author is the approver."""
 
     def withdraw(self, campaign: str, author: str, at: int) -> CampaignDecision:
-        """Take the decision back. Raises InputError if there is none."""
+        """Take the decision back: the one that waits if there is one, else the one that stands.
+
+        What came before it does not count again. Raises InputError if there is none.
+        """
 
     def decisions(self) -> Sequence[CampaignDecision]:
-        """The last decision on each campaign, withdrawn and expired ones too."""
+        """On each campaign the last decision that does not wait, withdrawn and expired ones too; after it the one that
+        waits, if any. The last one in force of a campaign counts.
+        """
 
     def version(self) -> int:
         """Another number after each change of decisions, by whichever process; a look costs microseconds to a few
@@ -108,3 +126,9 @@ class CampaignLedger(Protocol):
 
     def history(self, campaign: str) -> Sequence[CampaignDecision]:
         """Every decision ever made on a campaign, the newest first."""
+
+    def prune(self, before: int, fewer_than: int = 0) -> int:
+        """Forget campaigns last seen before then on which nobody ever decided; how many, a few thousand at most.
+
+        With `fewer_than`, only those of fewer messages of which none was held.
+        """
