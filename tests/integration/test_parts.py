@@ -11,6 +11,7 @@ import pytest
 import trustme
 from support import parts
 from support.postfix import Postfix
+from support.postgres import Postgres
 from support.processes import free_port, listening, wait_until
 from support.script_sink import Reply, ScriptSink, drop, reply
 from support.sink import Sink
@@ -540,3 +541,30 @@ def test_a_postfix_that_does_not_start_says_why():
     with pytest.raises(AssertionError, match="unknown user name value: nosuch"):
         postfix.start()
     assert not postfix.home.exists()
+
+
+# PostgreSQL.
+
+
+def test_postgresql_keeps_what_it_said_it_has():
+    """A server that is killed has what was committed when it is started again; its role may do nothing elsewhere."""
+    with Postgres("log_connections = on") as postgres:
+        url = postgres.database()
+        postgres.execute("CREATE TABLE kept AS SELECT 1 AS one", url)
+        postgres.kill()
+        assert not listening(postgres.port)
+        postgres.run()
+        assert postgres.execute("SELECT one FROM kept", url) == [(1,)]
+        assert postgres.execute("SHOW fsync", url) == [("on",)]
+        assert postgres.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user", url) == [(False,)]
+        assert "automatic recovery in progress" in postgres.log()
+    assert not postgres.home.exists()
+    assert not listening(postgres.port)
+
+
+def test_a_postgresql_that_does_not_start_says_why():
+    """A setting that it cannot live with gives an error with its words, and leaves nothing behind."""
+    postgres = Postgres("max_connections = few")
+    with pytest.raises(AssertionError, match='invalid value for parameter "max_connections": "few"'):
+        postgres.start()
+    assert not postgres.home.exists()

@@ -18,7 +18,13 @@ from typing import NoReturn
 import pytest
 
 CACHE = Path(__file__).parents[2] / ".cache" / "parts"
-SYSTEM_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])  # users lack the last two
+SERVERS = "usr/lib/postgresql/*/bin"  # where Debian keeps what is not for a user's path
+SYSTEM_PATH = os.pathsep.join(
+    [
+        *(str(directory) for directory in sorted(Path("/").glob(SERVERS), reverse=True)),
+        *(os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"),  # users lack the last two
+    ]
+)
 UPDATE_SECONDS, DOWNLOAD_SECONDS = 120, 180
 
 
@@ -35,6 +41,7 @@ class Recipe:
 
 
 RECIPES = {
+    "postgresql": Recipe(("initdb", "postgres"), ("postgresql",)),
     "postfix": Recipe(("smtp-source", "smtp-sink", "postconf", "postqueue"), ("postfix",)),
     # Without Net::SSLeay swaks speaks no TLS.
     "swaks": Recipe(("swaks",), ("swaks", "libnet-ssleay-perl")),
@@ -107,7 +114,8 @@ def _unpacked(root: Path, path: str) -> Part:
     libraries = [root / "usr/lib/postfix", *root.glob("usr/lib/*-linux-*"), *root.glob("lib/*-linux-*")]
     modules = [*root.glob("usr/share/perl5"), *root.glob("usr/share/perl/*"), *root.glob("usr/lib/*/perl*/*")]
     extra = {"LD_LIBRARY_PATH": _joined(libraries), "PERL5LIB": _joined(modules)}
-    return Part(root, os.pathsep.join([_joined([root / "usr/sbin", root / "usr/bin"]), path]), extra)
+    programs = [*sorted(root.glob(SERVERS), reverse=True), root / "usr/sbin", root / "usr/bin"]
+    return Part(root, os.pathsep.join([_joined(programs), path]), extra)
 
 
 def _joined(directories: Sequence[Path]) -> str:
