@@ -1,8 +1,9 @@
 """Configuration: a TOML file -> frozen `Config`, or `ConfigError` with everything that is wrong at once.
 
-The models below and in `config_relay` are the one place where settings stand; `config/filter.toml` shows each at its
-default and `config/README.md` explains it (tests compare all three). Read at start and at a reload: a `Config` never
-changes. Raises ConfigError only. Values are parsed by `config_values`, problems are put into words by `config_errors`.
+The models below, in `config_relay` and in `config_held` are the one place where settings stand; `config/filter.toml`
+shows each at its default and `config/README.md` explains it (tests compare all three). Read at start and at a reload: a
+`Config` never changes. Raises ConfigError only. Values are parsed by `config_values`, problems are put into words by
+`config_errors`.
 """
 
 import tomllib
@@ -16,6 +17,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, Val
 from . import config_values as values
 from .config_checks import contradictions
 from .config_errors import Contradiction, cannot_use, explain, syntax_problem
+from .config_held import CampaignSettings, HoldSettings, NoticeSettings
 from .config_kinds import LIST, Domain, Duration, FilePath, Flag, Name, SecretPath, Section, counted, word
 from .config_relay import (
     DivertSettings,
@@ -179,6 +181,9 @@ class Config(Section):
     next_hop: NextHopSettings = NextHopSettings()
     divert: DivertSettings = DivertSettings()
     store: StoreSettings = Field(default={}, validate_default=True)
+    hold: HoldSettings = HoldSettings()
+    campaign: CampaignSettings = CampaignSettings()
+    notice: NoticeSettings = NoticeSettings()
     journal: JournalSettings = JournalSettings()
     http: HttpSettings = HttpSettings()
     kafka: KafkaSettings = KafkaSettings()
@@ -198,6 +203,11 @@ class Config(Section):
     def subject_key_file(self) -> Path:
         """The file with the key of the subject keys."""
         return self.consent.key_file or self.store.dir / "subject.key"
+
+    @property
+    def hold_key_file(self) -> Path:
+        """The file with the master keys of held mail."""
+        return self.hold.key_file or self.store.dir / "keys" / "hold.key"
 
     @property
     def rules_cache(self) -> Path | None:

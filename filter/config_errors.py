@@ -120,13 +120,13 @@ def fields_at(model: type[BaseModel], location: tuple[str | int, ...]) -> list[s
     for part in location:
         inner = _inner(model, part) if isinstance(part, str) else model
         model = inner or model
-    return list(model.model_fields)
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def setting_paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Every setting by its path, tables of a list marked `[]`: `smtp.listen`, `stream[].match.from_domain`."""
     for name, field in model.model_fields.items():
-        path = f"{prefix}{name}"
+        path = f"{prefix}{field.alias or name}"
         inner = _inner(model, name)
         if inner is None:
             yield path

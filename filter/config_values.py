@@ -204,7 +204,7 @@ def user(value: Any) -> str:
 
 def address(value: Any) -> str:
     """A mail address in its plain form, or empty."""
-    allowed = 'a plain mail address: "held@bank.example", or "" for the recipient itself'
+    allowed = 'a plain mail address: "held@bank.example", or ""'
     if value == "":
         return ""
     if not isinstance(value, str):

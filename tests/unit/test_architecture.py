@@ -120,6 +120,7 @@ OUTERMOST = (
     "config_errors",
     "config_kinds",
     "config_relay",
+    "config_held",
     "config_checks",
     "config",
     "credentials",

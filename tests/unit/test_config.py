@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from filter.config import Config, load_config
 from filter.config_errors import explain, setting_paths
+from filter.config_held import OnExpiry
 from filter.config_values import Endpoint, duration, duration_text, endpoint, size, size_text
 from filter.consent import ConsentState
 from filter.errors import ConfigError
@@ -22,6 +23,7 @@ from filter.tls_policy import TlsPolicy
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "config"
+BY_NAME = ("consent.max_age", "hold.retention", "hold.on_expiry")  # settings that are tables themselves
 BAD = sorted((ROOT / "tests" / "bad_configs").iterdir())
 
 
@@ -134,6 +136,19 @@ def test_max_age_is_by_topic(load):
     assert consent.stale_after_ms() == 90_000
 
 
+def test_retention_is_by_reason(load):
+    """A reason can have its own time and outcome; those of every other reason keep their default."""
+    hold = load('[hold]\nretention = { objected = "7d" }\non_expiry = { unsure = "dsn" }').hold
+    assert (hold.retention_of("objected"), hold.retention_of("unsure")) == (timedelta(days=7), timedelta(days=30))
+    assert (hold.on_expiry_of("objected"), hold.on_expiry_of("unsure")) == (OnExpiry.DISCARD, OnExpiry.DSN)
+    assert load('[hold]\nretention = { "*" = "90d" }').hold.retention_of("objected") == timedelta(days=90)
+
+
+def test_a_notice_names_its_sender(load):
+    """`from` is a setting like any other, though no word for a field in Python."""
+    assert load('[notice]\nto = "dpo@bank.example"\nfrom = "gate@bank.example"').notice.from_ == "gate@bank.example"
+
+
 def test_relative_paths_are_relative_to_the_file(load, tmp_path):
     """Paths are taken from the file's directory, absolute ones as they are."""
     config = load('[store]\ndir = "/srv/consentry"\n[classify]\nrules = ["own"]\n[consent]\nkey_file = "../key"')
@@ -145,6 +160,8 @@ def test_relative_paths_are_relative_to_the_file(load, tmp_path):
 def test_key_and_cache_live_in_the_store_unless_set(load, tmp_path):
     """Without own settings the key and the compiled rules are kept in the store directory."""
     assert load("").subject_key_file == tmp_path / "var" / "subject.key"
+    assert load("").hold_key_file == tmp_path / "var" / "keys" / "hold.key"
+    assert load('[hold]\nkey_file = "own"').hold_key_file == tmp_path / "own"
     assert load("").rules_cache == tmp_path / "var" / "cache"
     assert load("[classify]\ncache = false").rules_cache is None
 
@@ -307,7 +324,7 @@ def _paths(table: dict, prefix: str = ""):
         if isinstance(value, list) and value and isinstance(value[0], dict):
             for item in value:
                 yield from _paths(item, f"{prefix}{key}[].")
-        elif isinstance(value, dict) and f"{prefix}{key}" != "consent.max_age":
+        elif isinstance(value, dict) and f"{prefix}{key}" not in BY_NAME:
             yield from _paths(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}"
