@@ -37,10 +37,27 @@ class Event(StrEnum):
     DIED_JUDGING = "died_judging"  # a worker died while it judged it
     STARTED = "started"  # a worker
     STOPPED = "stopped"  # a worker
+    ORDERED = "ordered"  # somebody, or a rule, ordered what becomes of held copies
+    RELEASED = "released"  # held copies that the next hop took
+    RELEASE_STOPPED = "release_stopped"  # checked again, and held as before
+    RELEASE_DEFERRED = "release_deferred"  # could not be delivered, and are tried again
+    BOUNCED = "bounced"  # could not be delivered, for good
+    DISCARDED = "discarded"  # held copies, by order
+    EXPIRED = "expired"  # held copies, after their time
+    REPORT_SENT = "report_sent"  # the next hop took a report to the sender on copies that were not delivered
 
 
 class Outcome(StrEnum):
     """How a message ended for its client: label of metrics, and `why` of refused and deferred messages."""
+class Told(StrEnum):
+    """Whether the sender was told that a copy was not delivered."""
+
+    SENT = "sent"  # the next hop took the report
+    NOT_WANTED = "not_wanted"  # a null sender, or one who did not ask for it
+    REFUSED = "refused"  # the next hop refused it for good
+    NOT_SENT = "not_sent"  # it could not be sent until the time was up
+
+
 
     TAKEN = "taken"
     DUPLICATE = "duplicate"  # taken before
@@ -84,6 +101,14 @@ FIELDS: Final[Mapping[Event, tuple[str, ...]]] = {
     Event.STARTED: (*_ABOUT, "worker", "version", "ruleset"),
     Event.STOPPED: (*_ABOUT, "worker", "version", "ruleset"),
 }
+    Event.ORDERED: (*_ABOUT, "order", "action", "author", "despite"),
+    Event.RELEASED: (*_COPIES, "order", "reason", "despite", "code"),
+    Event.RELEASE_STOPPED: (*_COPIES, "order", "reason"),
+    Event.RELEASE_DEFERRED: (*_COPIES, "order", "why", "code"),
+    Event.BOUNCED: (*_COPIES, "order", "why", "code", "told"),
+    Event.DISCARDED: (*_COPIES, "order"),
+    Event.EXPIRED: (*_COPIES, "order", "told"),
+    Event.REPORT_SENT: (*_COPIES, "order", "code"),
 
 # Verdicts that no consent record had a part in: naming one would say that it was relied on.
 _WITHOUT_RECORD: Final = frozenset({Reason.SERVICE, Reason.SURVEY, Reason.NULL_SENDER})
@@ -180,6 +205,17 @@ def turned_away(queue_id: str, at: int, why: Outcome, code: int, *, permanent: b
 
 
 def process(event: Event, at: int, *, worker: str, version: str, ruleset: str) -> Line:
+def ordered(at: int, order: str, action: str, author: str, *, despite: bool) -> Line:
+    """An order about held copies, before anything is moved by it."""
+    line = plain(Event.ORDERED, "", at)
+    return {**line, "order": order, "action": action, "author": author, "despite": despite}
+
+
+def by_order(event: Event, queue_id: str, at: int, subjects: Sequence[str], order: str, **fields: object) -> Line:
+    """What became of held copies by an order; `fields` are those that `FIELDS` names after it, in that order."""
+    return {**copies(event, queue_id, at, subjects), "order": order, **fields}
+
+
     """A worker started, stopped or was given another configuration."""
     return {"queue_id": "", "event": event, "at": at, "worker": worker, "version": version, "ruleset": ruleset}
 

@@ -80,6 +80,9 @@ class Metrics:
             "transaction_seconds", "From the end of data to the reply", _TRANSACTION_BUCKETS
         )
         self.judge_seconds = histogram("judge_seconds", "Judging one message", _JUDGE_BUCKETS)
+        self._releases = _Bound(counter("release_outcomes", "What became of held copies that were ordered", "outcome"))
+        self.held_copies = gauge("held_copies", "Copies in the hold store that wait", "livemax", "state")
+        self.held_oldest = gauge("held_oldest_seconds", "Age of the copy that is held longest", "livemax")
         self.connections = gauge("connections", "Client connections", "livesum")
         self.bytes_in_flight = gauge("bytes_in_flight", "Octets of messages in memory", "livesum")
         self.journal_failed = gauge("journal_failed", "1 while the journal cannot be written", "livemax")
@@ -104,6 +107,10 @@ class Metrics:
         found = [(label or UNJUDGED, verdict.disposition, verdict.reason) for verdict in verdicts]
         for values in set(found) if len(found) > 1 else found:
             self._recipients[values].inc(found.count(values))
+
+    def ordered(self, outcome: str, copies: int) -> None:
+        """Count held copies by what became of them: an event of the journal."""
+        self._releases[outcome,].inc(copies)
 
     def error(self, where: str) -> None:
         """Count a fault; `where` is one of a few words of the caller."""
