@@ -1,13 +1,15 @@
 """One message, all its recipients: classify once, look up and decide each; the same for every door.
 
-Declares what it needs of a consent index (`ConsentView`). An address or an index that cannot be looked up is a
-`Trouble` with its own setting and reason, never a silent yes. No I/O of its own; the time is an argument.
+Declares what it needs of a consent index (`ConsentView`) and of decisions on campaigns. An address or an index that
+cannot be looked up is a `Trouble` with its own setting and reason, never a silent yes. No I/O of its own; the time is
+an argument.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from .campaigns import CampaignDecision
 from .classify import Classification, Classifier
 from .consent import ConsentAnswer, ConsentState, Scope
 from .errors import AddressError, ConsentDataError
@@ -15,6 +17,18 @@ from .labels import Channel
 from .message import Message
 from .policy import Policy, Trouble, Verdict, decide
 from .stream import Stream, select
+
+Fingerprint = Callable[[Message], str]  # the campaign of a message; empty if there is nothing to go by
+Decisions = Callable[[str], CampaignDecision | None]  # the last decision on a campaign, in force or not
+
+
+def no_campaign(_message: Message) -> str:
+    """A fingerprint that tells nothing."""
+    return ""
+
+
+def no_decision(_campaign: str) -> None:
+    """Nobody decided on any campaign."""
 
 
 class ConsentView(Protocol):
@@ -42,23 +56,30 @@ class RecipientDecision:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Everything decided about one message."""
+    """Everything decided about one message. `decided` is the reviewer's word on its campaign, if one is in force."""
 
     message: Message
     classification: Classification
     stream: Stream
     scope: Scope
     recipients: tuple[RecipientDecision, ...]
+    campaign: str = ""
+    decided: CampaignDecision | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Decider:
-    """Rules, consent, streams and policy, put together; a reload builds another and swaps it in."""
+    """Rules, consent, streams and policy, put together; a reload builds another and swaps it in.
+
+    `decisions` is asked for each message anew.
+    """
 
     classifier: Classifier
     consent: ConsentView | None
     streams: tuple[Stream, ...]
     policy: Policy
+    fingerprint: Fingerprint = no_campaign
+    decisions: Decisions = no_decision
 
     def decide(self, message: Message, mail_from: str | None, rcpt_tos: Sequence[str], at: int) -> Decision:
         """Judge a message for each recipient at an instant (epoch milliseconds).
@@ -67,6 +88,7 @@ class Decider:
         it is not known. Channels other than mail have no null sender.
         """
         classification = self.classifier.classify(message)
+        campaign, decided = self._campaign(message, at)
         stream = select(self.streams, _domain(message.from_address), _domain(mail_from or ""))
         scope = Scope(message.channel, stream.controller, stream.brand, stream.topic)
         report = message.channel is Channel.EMAIL and mail_from == ""
@@ -75,11 +97,19 @@ class Decider:
         for recipient in rcpt_tos:
             found = self._lookup(recipient, scope, at)
             consent = _relied_on(found, stale=stale)
-            verdict = decide(classification, consent, self.policy, mode=stream.mode, null_sender=report)
+            verdict = decide(
+                *(classification, consent, self.policy), mode=stream.mode, null_sender=report, decision=decided
+            )
             recipients.append(
                 RecipientDecision(recipient, consent, verdict, None if isinstance(found, Trouble) else found)
             )
-        return Decision(message, classification, stream, scope, tuple(recipients))
+        return Decision(message, classification, stream, scope, tuple(recipients), campaign, decided)
+
+    def _campaign(self, message: Message, at: int) -> tuple[str, CampaignDecision | None]:
+        """The campaign of a message, and what is decided on it now."""
+        campaign = self.fingerprint(message)
+        decided = self.decisions(campaign) if campaign else None
+        return campaign, decided if decided and decided.in_force(at) else None
 
     def _is_stale(self, at: int) -> bool:
         try:

@@ -7,6 +7,7 @@ characters of the segment's text. Raises nothing.
 from dataclasses import fields
 from typing import Any
 
+from .campaigns import CampaignDecision
 from .classify import Classification, JudgedSegment
 from .consent import Capture, ConsentAnswer, ConsentEvent
 from .decision import Decision, RecipientDecision
@@ -56,8 +57,15 @@ def decision_document(name: str, decision: Decision) -> dict[str, Any]:
         **classification_document(name, decision.classification),
         "scope": decision.scope._asdict(),
         "mode": decision.stream.mode,
+        "campaign": decision.campaign,
+        "decided": decided_document(decision.decided),
         "recipients": [_recipient_document(one) for one in decision.recipients],
     }
+
+
+def decided_document(decision: CampaignDecision | None) -> dict[str, Any] | None:
+    """A reviewer's decision on a campaign with everything that is on record; None for none."""
+    return {key: value for key, value in decision._asdict().items() if _on_record(value)} if decision else None
 
 
 def _recipient_document(one: RecipientDecision) -> dict[str, Any]:

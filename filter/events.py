@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Final
 
+from .campaigns import CampaignDecision, CampaignLine
 from .decision import Decision, RecipientDecision
 from .envelope import Client, MailFrom
 from .policy import Reason, Trouble, Verdict
@@ -34,9 +35,8 @@ class Event(StrEnum):
     NOT_CONFIRMED = "not_confirmed"  # it was taken, but its held copies are not for review yet: done later
     DUPLICATE_SUPPRESSED = "duplicate_suppressed"  # it was taken before, and the client did not know
     UNACKNOWLEDGED = "unacknowledged"  # it was taken, and the client was lost before it can have known
+    CAMPAIGN_ALERT = "campaign_alert"  # many copies of a new campaign promote and claim to be service
     DIED_JUDGING = "died_judging"  # a worker died while it judged it
-    STARTED = "started"  # a worker
-    STOPPED = "stopped"  # a worker
     ORDERED = "ordered"  # somebody, or a rule, ordered what becomes of held copies
     RELEASED = "released"  # held copies that the next hop took
     RELEASE_STOPPED = "release_stopped"  # checked again, and held as before
@@ -45,10 +45,10 @@ class Event(StrEnum):
     DISCARDED = "discarded"  # held copies, by order
     EXPIRED = "expired"  # held copies, after their time
     REPORT_SENT = "report_sent"  # the next hop took a report to the sender on copies that were not delivered
+    STARTED = "started"  # a worker
+    STOPPED = "stopped"  # a worker
 
 
-class Outcome(StrEnum):
-    """How a message ended for its client: label of metrics, and `why` of refused and deferred messages."""
 class Told(StrEnum):
     """Whether the sender was told that a copy was not delivered."""
 
@@ -58,6 +58,8 @@ class Told(StrEnum):
     NOT_SENT = "not_sent"  # it could not be sent until the time was up
 
 
+class Outcome(StrEnum):
+    """How a message ended for its client: label of metrics, and `why` of refused and deferred messages."""
 
     TAKEN = "taken"
     DUPLICATE = "duplicate"  # taken before
@@ -78,11 +80,11 @@ _STREAM: Final = ("controller", "brand", "topic", "mode")
 FIELDS: Final[Mapping[Event, tuple[str, ...]]] = {
     Event.MESSAGE: (
         *(*_ABOUT, "client", "tls", "authenticated", "null_sender", "size", "recipients"),
-        *("label", "score", "declared", "disguised", "unread", "ruleset", *_STREAM, "key_id"),
+        *("label", "score", "declared", "disguised", "unread", "ruleset", "campaign", *_STREAM, "key_id"),
     ),
     Event.DECISION: (
         *(*_ABOUT, "subject", "label", "state", "disposition", "would", "reason", "notes", "evidence"),
-        *("record", "because", *_STREAM),
+        *("record", "because", "decided", *_STREAM),
     ),
     Event.UNSCANNED: (*_ABOUT, "error"),
     Event.RELAYED: (*_COPIES, "code"),
@@ -97,10 +99,8 @@ FIELDS: Final[Mapping[Event, tuple[str, ...]]] = {
     Event.NOT_CONFIRMED: _ABOUT,
     Event.DUPLICATE_SUPPRESSED: _ABOUT,
     Event.UNACKNOWLEDGED: _ABOUT,
+    Event.CAMPAIGN_ALERT: (*_ABOUT, "campaign", "copies", "first_at", "sender", "client", *_STREAM[:2]),
     Event.DIED_JUDGING: _ABOUT,
-    Event.STARTED: (*_ABOUT, "worker", "version", "ruleset"),
-    Event.STOPPED: (*_ABOUT, "worker", "version", "ruleset"),
-}
     Event.ORDERED: (*_ABOUT, "order", "action", "author", "despite"),
     Event.RELEASED: (*_COPIES, "order", "reason", "despite", "code"),
     Event.RELEASE_STOPPED: (*_COPIES, "order", "reason"),
@@ -109,9 +109,12 @@ FIELDS: Final[Mapping[Event, tuple[str, ...]]] = {
     Event.DISCARDED: (*_COPIES, "order"),
     Event.EXPIRED: (*_COPIES, "order", "told"),
     Event.REPORT_SENT: (*_COPIES, "order", "code"),
+    Event.STARTED: (*_ABOUT, "worker", "version", "ruleset"),
+    Event.STOPPED: (*_ABOUT, "worker", "version", "ruleset"),
+}
 
 # Verdicts that no consent record had a part in: naming one would say that it was relied on.
-_WITHOUT_RECORD: Final = frozenset({Reason.SERVICE, Reason.SURVEY, Reason.NULL_SENDER})
+_WITHOUT_RECORD: Final = frozenset({Reason.SERVICE, Reason.SURVEY, Reason.NULL_SENDER, Reason.DECIDED_SERVICE})
 
 
 def plain(event: Event, queue_id: str, at: int) -> Line:
@@ -147,6 +150,7 @@ def message(
         "disguised": False,
         "unread": (),
         "ruleset": "",
+        "campaign": "",
     }
     if judged is not None:
         classification = judged.classification
@@ -156,6 +160,7 @@ def message(
         line["disguised"] = classification.disguised
         line["unread"] = classification.unread
         line["ruleset"] = classification.ruleset
+        line["campaign"] = judged.campaign
     line.update(_stream(judged))
     line["key_id"] = key_id
     return line
@@ -169,13 +174,15 @@ def decision(queue_id: str, at: int, subject: str, decided: RecipientDecision, o
         **_verdict(queue_id, at, subject, verdict, of.classification.label),
         "record": record,
         "because": because,
+        "decided": _decided(of.decided),
         **_stream(of),
     }
 
 
 def undecided(queue_id: str, at: int, subject: str, verdict: Verdict) -> Line:
     """One recipient's verdict on a message that could not be judged."""
-    return {**_verdict(queue_id, at, subject, verdict, ""), "record": "", "because": (), **_stream(None)}
+    line = _verdict(queue_id, at, subject, verdict, "")
+    return {**line, "record": "", "because": (), "decided": {}, **_stream(None)}
 
 
 def unscanned(queue_id: str, at: int, error: str) -> Line:
@@ -198,13 +205,6 @@ def divert_failed(queue_id: str, at: int, subjects: Sequence[str], why: Outcome)
     return {**copies(Event.DIVERT_FAILED, queue_id, at, subjects), "why": why}
 
 
-def turned_away(queue_id: str, at: int, why: Outcome, code: int, *, permanent: bool) -> Line:
-    """A message that was not taken, with the code its client got."""
-    refused = Event.REFUSED if permanent else Event.DEFERRED
-    return {"queue_id": queue_id, "event": refused, "at": at, "why": why, "code": code}
-
-
-def process(event: Event, at: int, *, worker: str, version: str, ruleset: str) -> Line:
 def ordered(at: int, order: str, action: str, author: str, *, despite: bool) -> Line:
     """An order about held copies, before anything is moved by it."""
     line = plain(Event.ORDERED, "", at)
@@ -216,6 +216,32 @@ def by_order(event: Event, queue_id: str, at: int, subjects: Sequence[str], orde
     return {**copies(event, queue_id, at, subjects), "order": order, **fields}
 
 
+def turned_away(queue_id: str, at: int, why: Outcome, code: int, *, permanent: bool) -> Line:
+    """A message that was not taken, with the code its client got."""
+    refused = Event.REFUSED if permanent else Event.DEFERRED
+    return {"queue_id": queue_id, "event": refused, "at": at, "why": why, "code": code}
+
+
+def campaign_alert(at: int, line: CampaignLine) -> Line:
+    """A campaign of which the fleet saw so many copies, since it was first seen, that promote under a claim of service.
+
+    Names the latest held message as the sample.
+    """
+    return {
+        "queue_id": line.sample,
+        "event": Event.CAMPAIGN_ALERT,
+        "at": at,
+        "campaign": line.campaign,
+        "copies": line.disguised,
+        "first_at": line.first_at,
+        "sender": line.sender,
+        "client": line.client,
+        "controller": line.controller,
+        "brand": line.brand,
+    }
+
+
+def process(event: Event, at: int, *, worker: str, version: str, ruleset: str) -> Line:
     """A worker started, stopped or was given another configuration."""
     return {"queue_id": "", "event": event, "at": at, "worker": worker, "version": version, "ruleset": ruleset}
 
@@ -246,6 +272,14 @@ def _basis(decided: RecipientDecision) -> tuple[str, Sequence[str]]:
         return "", trouble
     record = found.block if found.blocked else found.relied_on
     return record.id if record else "", (*trouble, *found.reasons)
+
+
+def _decided(decision: CampaignDecision | None) -> Mapping[str, object]:
+    """Which decision on the campaign was in force, by whom and when; empty for none."""
+    if decision is None:
+        return {}
+    decided = {"decided": decision.decided, "author": decision.author, "at": decision.at}
+    return {**decided, "approver": decision.approver} if decision.approver else decided
 
 
 def _stream(judged: Decision | None) -> dict[str, object]:

@@ -15,6 +15,7 @@ from rich.rule import Rule as Line
 from rich.table import Table
 from rich.text import Text
 
+from .campaigns import CampaignDecision, Decided
 from .classify import Classification, Evidence, JudgedSegment
 from .consent import (
     ANY,
@@ -144,6 +145,7 @@ def page(decision: Decision, law: Mapping[str, LawRule], name: str) -> Renderabl
         _heading(decision, name),
         _what_it_is(decision.classification, law),
         *_passages(decision.classification, law),
+        *_campaign(decision),
         _scope(decision),
         *(_recipient(recipient, law) for recipient in decision.recipients),
     )
@@ -249,6 +251,29 @@ def _quote(text: str, evidence: Sequence[Evidence], style: str) -> Text:
         marked = any(begin <= start < stop for begin, stop in spans)
         quoted.append(visible(text[start:end], style if marked else ""))
     return quoted.append(" …" if last < len(text) else "")
+
+
+def _campaign(decision: Decision) -> Iterable[RenderableType]:
+    """The campaign, and what a reviewer decided about it."""
+    if decision.campaign:
+        yield Text(f"Campaign {decision.campaign}", style="dim")
+    if decided := decision.decided:
+        acts = "service, whatever its content" if decided.decided is Decided.IS_SERVICE else "marketing"
+        yield Text.assemble("A reviewer decided: its messages are treated as ", (acts, "bold yellow"), ".")
+        yield Padding(decided_line(decided), (0, 0, 0, 4))
+
+
+def decided_line(decision: CampaignDecision) -> Text:
+    """Who decided when and why, who seconded it, and until when it counts."""
+    parts = [f"by {decision.author}, {moment(decision.at)}: {decision.why}"]
+    if decision.approver:
+        parts.append(f"approved by {decision.approver}, {moment(decision.approved_at)}")
+    elif decision.waits:
+        parts.append("waits for a second approver")
+    if decision.withdrawn_at:
+        parts.append(f"withdrawn by {decision.withdrawn_by}, {moment(decision.withdrawn_at)}")
+    parts.append(f"until {moment(decision.expires_at)}" if decision.expires_at else "until it is withdrawn")
+    return visible("; ".join(parts))
 
 
 def _scope(decision: Decision) -> RenderableType:

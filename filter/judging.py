@@ -16,6 +16,7 @@ from .decision import Decider, Decision
 from .envelope import Client, MailFrom, RcptTo
 from .errors import AddressError
 from .events import Line
+from .facts import NO_FACTS, facts_of
 from .labels import Channel
 from .message import parse_message
 from .metrics import Metrics
@@ -151,6 +152,8 @@ def held_message(
         brand=decision.stream.brand if decision else "",
         topic=decision.stream.topic if decision else "",
         copies=tuple([_held_copy(copy) for copy in copies]),
+        campaign=decision.campaign if decision else "",
+        facts=facts_of(decision.classification).to_json() if decision else NO_FACTS,
         pending=pending,
     )
 

@@ -1,5 +1,8 @@
 """One message, many recipients: one classification, one verdict each, and no trouble that passes unseen."""
 
+import dataclasses
+
+from filter.campaigns import CampaignDecision, Decided
 from filter.classify import Classifier
 from filter.consent import NO_RECORD, ConsentAnswer, ConsentState, Scope
 from filter.decision import Decider
@@ -97,3 +100,30 @@ def test_only_mail_has_a_null_sender() -> None:
     for message, mail_from in ((text, ""), (PROMOTION, None)):
         (one,) = decider(Consents()).decide(message, mail_from, ["never@x.example"], 1).recipients
         assert one.verdict.reason is Reason.OBJECTED
+
+
+def test_a_decision_on_the_campaign_is_asked_for_and_told() -> None:
+    """The message's campaign is looked up once; a decision in force at that time acts on every recipient."""
+    decided = CampaignDecision("c0ffee", Decided.IS_SERVICE, "looked at it", "ann", 1, expires_at=50)
+    asked: list[str] = []
+
+    def decisions(campaign: str) -> CampaignDecision:
+        asked.append(campaign)
+        return decided
+
+    deciding = dataclasses.replace(decider(Consents()), fingerprint=lambda _: "c0ffee", decisions=decisions)
+    decision = deciding.decide(PROMOTION, "b@bank.example", ["no@x.example", "never@x.example"], 49)
+    assert (decision.campaign, decision.decided, asked) == ("c0ffee", decided, ["c0ffee"])
+    assert [one.verdict.reason for one in decision.recipients] == [Reason.DECIDED_SERVICE] * 2
+    later = deciding.decide(PROMOTION, "b@bank.example", ["no@x.example"], 50)
+    assert (later.decided, later.recipients[0].verdict.reason) == (None, Reason.NO_CONSENT)
+
+
+def test_a_message_without_a_campaign_has_no_decision() -> None:
+    """Where there is nothing to go by, nothing is asked: a decision on "" would hold for all such messages."""
+
+    def decisions(_: str) -> CampaignDecision:
+        raise AssertionError
+
+    deciding = dataclasses.replace(decider(Consents()), decisions=decisions)
+    assert deciding.decide(PROMOTION, "b@bank.example", ["no@x.example"], 1).campaign == ""

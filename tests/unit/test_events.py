@@ -1,18 +1,21 @@
 """The journal's events are what deploy/journal.md says, and name the record that a verdict rests on."""
 
+import dataclasses
 import re
 from pathlib import Path
 
 import pytest
 
+from filter.campaigns import CampaignDecision, CampaignLine, Decided
 from filter.classify import Classifier
 from filter.consent import ANY, Capture, ConsentAnswer, ConsentEvent, ConsentState, EventKind, Scope, UnknownBecause
 from filter.decision import Decider, Decision
+from filter.envelope import Client, MailFrom
 from filter.errors import AddressError
-from filter.events import FIELDS, Event, Outcome, decision, process
+from filter.events import FIELDS, Event, Outcome, campaign_alert, decision, message, process, undecided
 from filter.labels import Channel, SegmentKind, SegmentLabel
 from filter.message import Message, Segment
-from filter.policy import Policy
+from filter.policy import Policy, unscanned
 from filter.rules import Rule, compile_rules
 from filter.stream import Stream
 from filter.weights import Weights
@@ -114,3 +117,30 @@ def test_workers_have_events_too() -> None:
     line = process(Event.STARTED, 1, worker="0", version="1.0", ruleset="abc")
     assert tuple(line) == FIELDS[Event.STARTED]
     assert (line["queue_id"], line["worker"]) == ("", "0")
+
+
+def test_judging_names_campaign_and_decision() -> None:
+    """The message has its campaign, and each verdict the decision that was in force."""
+    seconded = CampaignDecision(
+        "c0ffee", Decided.IS_SERVICE, "recall", "ann", 7, needs_second=True, approver="bob", approved_at=8
+    )
+    of = dataclasses.replace(decided("no"), campaign="c0ffee", decided=seconded)
+    about = message("Q", 1, Client("192.0.2.1"), MailFrom(b""), of, size=1, recipients=1, key_id="k")
+    assert tuple(about) == FIELDS[Event.MESSAGE]
+    assert about["campaign"] == "c0ffee"
+    line = decision("Q", 1, "00", of.recipients[0], of)
+    assert tuple(line) == FIELDS[Event.DECISION]
+    assert line["decided"] == {"decided": "is_service", "author": "ann", "at": 7, "approver": "bob"}
+    without = undecided("Q", 1, "00", unscanned(Policy()))
+    assert tuple(without) == FIELDS[Event.DECISION]
+    assert without["decided"] == {}
+
+
+def test_an_alert_is_about_a_campaign() -> None:
+    """It says which, how much, since when and from whom, and names a sample."""
+    seen = CampaignLine(
+        campaign="c0ffee", first_at=5, last_at=6, messages=9, disguised=7, sample="Q", sender="b.example"
+    )
+    line = campaign_alert(8, seen)
+    assert tuple(line) == FIELDS[Event.CAMPAIGN_ALERT]
+    assert (line["queue_id"], line["copies"], line["first_at"], line["sender"]) == ("Q", 7, 5, "b.example")

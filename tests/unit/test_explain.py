@@ -1,11 +1,19 @@
 """The page for lawyers: what is highlighted is what was found."""
 
+import dataclasses
+from io import StringIO
+
+from rich.console import Console
 from rich.text import Text
 
+from filter.campaigns import CampaignDecision, Decided
 from filter.classify import Evidence
 from filter.display import printable, visible
-from filter.explain import _quote
+from filter.documents import decision_document
+from filter.explain import _quote, decided_line, page
 from filter.labels import SegmentLabel
+
+from .test_decision import PROMOTION, Consents, decider
 
 
 def evidence(start: int, end: int) -> Evidence:
@@ -46,3 +54,44 @@ def test_text_is_never_markup_or_command() -> None:
     """Markup and escape sequences in a message come out as plain characters and codes."""
     assert visible("[red]x[/red]\x1b[2J").plain == "[red]x[/red]<001b>[2J"
     assert printable("plain") == "plain"
+
+
+DECIDED = CampaignDecision(
+    "c0ffee",
+    Decided.IS_SERVICE,
+    "recall notice",
+    "ann",
+    1,
+    86_400_000,
+    needs_second=True,
+    approver="bob",
+    approved_at=9,
+)
+
+
+def test_a_decision_is_told_with_the_verdict() -> None:
+    """The page and the document say what was decided, by whom and why, and that the verdict rests on it."""
+    deciding = dataclasses.replace(decider(Consents()), fingerprint=lambda _: "c0ffee", decisions=lambda _: DECIDED)
+    decision = deciding.decide(PROMOTION, "b@bank.example", ["never@x.example"], 5)
+    shown = StringIO()
+    Console(width=200, file=shown).print(page(decision, {}, "x.eml"))
+    text = shown.getvalue()
+    assert "Campaign c0ffee" in text
+    assert "A reviewer decided: its messages are treated as service, whatever its content." in text
+    assert (
+        "by ann, 1970-01-01 00:00 UTC: recall notice; approved by bob, 1970-01-01 00:00 UTC; "
+        "until 1970-01-02 00:00 UTC" in text
+    )
+    assert "never@x.example  a reviewer decided that this campaign is service" in text
+    document = decision_document("x", decision)
+    assert (document["campaign"], document["decided"]["why"]) == ("c0ffee", "recall notice")
+    undecided = dataclasses.replace(deciding, decisions=lambda _: None).decide(PROMOTION, "b@bank.example", ["a@b"], 5)
+    assert decision_document("x", undecided)["decided"] is None
+
+
+def test_every_turn_of_a_decision_has_words() -> None:
+    """A decision that waits, that was withdrawn or that has no end says so; a reason cannot command the terminal."""
+    waiting = DECIDED._replace(approver="", expires_at=0, why="\x1b[2J")
+    assert decided_line(waiting).plain.endswith("<001b>[2J; waits for a second approver; until it is withdrawn")
+    withdrawn = DECIDED._replace(withdrawn_at=5, withdrawn_by="cem")
+    assert "withdrawn by cem, 1970-01-01 00:00 UTC" in decided_line(withdrawn).plain
