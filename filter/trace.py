@@ -48,13 +48,18 @@ def received(
     if len(recipients) == 1:
         tokens.append(b"for <" + recipients[0].path + b">")
     tokens[-1] += b";"
-    tokens.append(_date(at // 1000))
+    tokens.append(date(at // 1000) + b" (UTC)")
     return _folded(tokens)
 
 
 def original_recipient(recipient: RcptTo) -> bytes:
     """The field that says on a diverted copy whom it was for, with CRLF."""
     return b"X-Consentry-Original-Recipient: <" + recipient.path + b">\r\n"
+
+
+def released(order: str, at: int) -> bytes:
+    """The field that says of a released copy by which order, and when (epoch milliseconds) it was sent, with CRLF."""
+    return _folded([b"X-Consentry-Released: " + _domain(order) + b";", date(at // 1000) + b" (UTC)"])
 
 
 def hop_count(content: bytes) -> int:
@@ -95,8 +100,8 @@ def _protocol(client: Client, mail: MailFrom) -> bytes:
 
 
 @lru_cache(maxsize=4)
-def _date(seconds: int) -> bytes:
-    """The instant as RFC 5322 section 3.3 writes it; the calendar is computed, as the core has no clock."""
+def date(seconds: int) -> bytes:
+    """The instant in UTC as RFC 5322 section 3.3 writes it; the calendar is computed, as the core has no clock."""
     days, second = divmod(seconds, 86400)
     # Years begin in March here, so that the leap day comes last: 719468 days lie between 1 March 0000 and 1970.
     era, day_of_era = divmod(days + 719468, 146097)
@@ -107,4 +112,4 @@ def _date(seconds: int) -> bytes:
     month = (month_from_march + 2) % 12
     year = era * 400 + year_of_era + (month <= _FEBRUARY)
     clock = f"{second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}"
-    return f"{_DAYS[days % 7]}, {day} {_MONTHS[month]} {year} {clock} +0000 (UTC)".encode()
+    return f"{_DAYS[days % 7]}, {day} {_MONTHS[month]} {year} {clock} +0000".encode()
