@@ -1,10 +1,10 @@
 """The campaign ledger: what is known of each campaign, and what reviewers decided about it.
 
 `CampaignLedger` is fulfilled by the store on this machine and by that of a fleet; tests run the same on both. Times are
-epoch milliseconds, campaigns hex (`campaign.fingerprint`). Pure: declarations only.
+epoch milliseconds, campaigns hex (`campaign.fingerprint`). Pure; raises nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol
@@ -44,6 +44,21 @@ class CampaignDecision(NamedTuple):
         if self.withdrawn_at or self.waits:
             return False
         return not self.expires_at or at < self.expires_at
+
+
+def last_words(history: Iterable[CampaignDecision]) -> tuple[CampaignDecision | None, CampaignDecision | None]:
+    """Of every decision on one campaign, oldest first: the last that does not wait, and the one that would replace it.
+
+    The first may be withdrawn or expired, the second is not withdrawn.
+    """
+    last: CampaignDecision | None = None
+    waiting: CampaignDecision | None = None
+    for decision in history:
+        if not decision.waits:
+            last, waiting = decision, None
+        else:
+            waiting = None if decision.withdrawn_at else decision
+    return last, waiting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
