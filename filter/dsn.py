@@ -8,7 +8,6 @@ none of it begins a field. The same arguments give the same octets: a report tha
 Pure; never raises.
 """
 
-import binascii
 import hashlib
 import re
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from .envelope import MailFrom, RcptTo
-from .own_mail import MAX_LINE, OwnMail, addressed, domain, field, fields, paragraph, printable
+from .own_mail import OwnMail, addressed, domain, field, fields, paragraph, printable, quoted_printable, stands_plain
 from .replies import Reply
 from .trace import date
 
@@ -26,7 +25,6 @@ _MAX_HEADER: Final = 1 << 16  # octets of its header that are returned
 _HEX: Final = re.compile(rb"\+([0-9A-Fa-f]{2})")
 _IN_ADDRESS: Final = re.compile(r"[^!-*,-<>-\[\]-~]")  # what utf-8-addr-xtext writes as \x{...}; RFC 6533 section 3
 _EMBEDDED: Final = re.compile(r"(\\x\{[0-9A-Fa-f]{2,6}\})")
-_BARE: Final = re.compile(rb"\r(?!\n)|(?<!\r)\n|\0")
 
 
 class Cause(StrEnum):
@@ -272,26 +270,15 @@ def _returns_whole(mail: MailFrom, header: bytes, message: bytes, *, utf8: bool)
 
     8-bit text goes where that of the original came from, an 8-bit header only where SMTPUTF8 is used.
     """
-    if len(message) > FULL_SIZE or not _stands_plain(message):
+    if len(message) > FULL_SIZE or not stands_plain(message):
         return False
     return utf8 or message.isascii() or (mail.eight_bit and header.isascii())
-
-
-def _stands_plain(octets: bytes) -> bool:
-    """Whether the lines are ones that SMTP takes."""
-    return not _BARE.search(octets) and max(map(len, octets.split(b"\r\n"))) <= MAX_LINE
 
 
 def _part(kind: bytes, description: bytes, octets: bytes, *, utf8: bool, whole: bool = False) -> bytes:
     """One part with its header, encoded only if it must be."""
     encoding = b"7bit" if octets.isascii() else b"8bit"
-    if not whole and ((not octets.isascii() and not utf8) or not _stands_plain(octets)):
-        encoding, octets = b"quoted-printable", _quoted_printable(octets)
+    if not whole and ((not octets.isascii() and not utf8) or not stands_plain(octets)):
+        encoding, octets = b"quoted-printable", quoted_printable(octets)
     about = [(b"Content-Type", kind), (b"Content-Description", description), (b"Content-Transfer-Encoding", encoding)]
     return fields(about) + b"\r\n" + octets
-
-
-def _quoted_printable(octets: bytes) -> bytes:
-    """RFC 2045 section 6.7, with the line ends of text."""
-    lines = octets.split(b"\r\n")
-    return b"\r\n".join([binascii.b2a_qp(line, istext=False).replace(b"=\n", b"=\r\n") for line in lines])

@@ -5,6 +5,7 @@ asked for. The envelope sender is null, so that nothing is ever sent in answer (
 raises.
 """
 
+import binascii
 import re
 import textwrap
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ WIDTH: Final = 76  # octets of a line without CRLF; RFC 5322 section 2.1.1 asks 
 MAX_LINE: Final = 998  # octets of a line without CRLF; section 2.1.1
 _MAX_TEXT: Final = 900  # characters of something from outside: stays on one line even if it cannot be folded
 _FOLD: Final = re.compile(rb"(?<=[^ ]) (?=[^ ])")  # where a line may be folded and give the same when unfolded
+_BARE: Final = re.compile(rb"\r(?!\n)|(?<!\r)\n|\0")
 _STRANGE: Final = re.compile(r"[^A-Za-z0-9.:_\[\]-]")
 
 
@@ -69,3 +71,14 @@ def printable(text: str, *, utf8: bool = False) -> str:
 def domain(text: str) -> str:
     """A host name or address literal with ? for what cannot stand in one."""
     return _STRANGE.sub("?", text[:255])
+
+
+def stands_plain(octets: bytes) -> bool:
+    """Whether the lines are ones that SMTP takes as they are."""
+    return not _BARE.search(octets) and max(map(len, octets.split(b"\r\n"))) <= MAX_LINE
+
+
+def quoted_printable(octets: bytes) -> bytes:
+    """RFC 2045 section 6.7, with the line ends of text."""
+    lines = octets.split(b"\r\n")
+    return b"\r\n".join([binascii.b2a_qp(line, istext=False).replace(b"=\n", b"=\r\n") for line in lines])
