@@ -17,7 +17,7 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format types bench fuzz lock wheel clean
+.PHONY: help demo test soak lint format types bench fuzz lock wheel clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -28,6 +28,10 @@ demo: $(VENV)/.runtime ## Run the relay on a mailbox of examples and show where 
 
 test: $(VENV)/.dev ## Run every test
 	@$(BIN)/python -m pytest $(ARGS)
+
+soak: $(VENV)/.dev ## Run the long tests and the ledger under kills (an hour or so)
+	@$(BIN)/python -m pytest -m soak $(ARGS)
+	@$(BIN)/python tests/bench/soak_ledger.py 20
 
 lint: $(VENV)/.dev ## Check style and formatting
 	@$(BIN)/ruff check .

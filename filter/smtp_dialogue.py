@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final
 
 from aiosmtpd.smtp import MISSING
 
-from . import replies, xforward
+from . import logs, replies, xforward
 from .envelope import MAX_LINE
 from .replies import RefusedError, Reply
 from .smtp_auth import MAX_LINE as MAX_AUTH_LINE
@@ -65,13 +65,14 @@ class Dialogue(Channel):
             self._admit()
 
     def preface(self, octets: bytes) -> int:
-        """Take the PROXY header; without a good one close without a word, as nobody knows whose connection it is."""
+        """Take the PROXY header; without a good one close without a word to the client: nobody knows who it is."""
         try:
             size = header_size(octets)
             if size is None:
                 return 0
             data = parse(octets[:size])
-        except ProxyError:
+        except ProxyError as error:
+            logs.event(logs.WARNING, "proxy_header_refused", peer=self.session.address, reason=error)
             self.end()
             return 0
         self.session.proxy_data = data

@@ -217,6 +217,23 @@ def test_a_fault_of_the_proxy_header_ends_the_session(monkeypatch):
     asyncio.run(dialogue())
 
 
+def test_a_balancer_without_a_header_is_logged(caplog):
+    """Its operator finds the balancer and what was wrong in the log; the client is told nothing (C4)."""
+
+    async def dialogue():
+        server, wire, _ = _server(FakePipeline(), proxy_networks=LOOPBACK)
+        server.data_received(b"EHLO x\r\n")
+        await _turns()
+        assert not wire.open
+        assert wire.said == b""
+
+    asyncio.run(dialogue())
+    (record,) = caplog.records
+    assert record.getMessage() == "proxy_header_refused"
+    assert record.fields["peer"] == "127.0.0.1"
+    assert str(record.fields["reason"]) == "no PROXY header"
+
+
 @pytest.mark.parametrize("leaves", [False, True])
 def test_a_flood_of_commands_is_served_in_turns(leaves):
     """However many commands arrive at once, others get their turn, and all are answered, in order (B13).
