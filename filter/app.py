@@ -16,7 +16,9 @@ from .consent_store import ConsentStore
 from .decision import ConsentView, Decider
 from .errors import ConsentDataError
 from .keys import load_key
+from .master_keys import load_vault
 from .rule_files import LoadedRules, load
+from .sealing import Vault
 
 
 def settings(file: Path | None) -> Config:
@@ -57,6 +59,12 @@ def consent_store(config: Config, *, readonly: bool = True) -> ConsentStore:
         max_age=config.consent.max_age_ms(),
         stale_after=config.consent.stale_after_ms(),
     )
+
+
+def vault(config: Config, *, create: bool = False) -> Vault:
+    """The master keys of held mail; with `create`, a missing key file is made where no mail is held yet."""
+    held = config.store.dir / "hold" / "held.sqlite"
+    return load_vault(config.hold_key_file, create=create and not held.exists())
 
 
 def decider(config: Config, loaded: LoadedRules, consent: ConsentView | None) -> Decider:

@@ -53,7 +53,7 @@ class Completion:
         self, incoming: Incoming, judged: Judged, header: bytes, code: int, deadline: float
     ) -> None:
         relayed, held = judged.those(Disposition.RELAY), judged.those(Disposition.HOLD)
-        diverting, rejected = judged.those(Disposition.DIVERT), judged.those(Disposition.REJECT)
+        rejected, diverting = judged.those(Disposition.REJECT), _diverting(judged)
         queue_id, at = incoming.queue_id, self.clock()
         lines: list[Line] = []
         if relayed:
@@ -87,6 +87,11 @@ def is_pending(judged: Judged) -> bool:
     """Whether the stored copies are not for review yet: others are relayed first, or some of them diverted."""
     diverts = bool(judged.those(Disposition.DIVERT))
     return diverts or bool(judged.those(Disposition.RELAY) and judged.those(Disposition.HOLD, Disposition.REJECT))
+
+
+def _diverting(judged: Judged) -> dict[int, Copy]:
+    """The copies to be diverted, by their position in the message that is in the hold store."""
+    return {number: copy for number, copy in enumerate(judged.stored) if copy.verdict.disposition is Disposition.DIVERT}
 
 
 def _diverted_lines(queue_id: str, at: int, ended: Mapping[Outcome, Sequence[Copy]]) -> list[Line]:

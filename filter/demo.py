@@ -116,7 +116,7 @@ def _follow(config: Config, relay: DemoRelay, sink: DemoSink, journal: Journal) 
     with console.busy("Sending …"):
         sent = [_send(mail, smtp) for mail in mails]
     journal.look()
-    return list(whereabouts(sent, sink.delivered(), held(config.store.dir / "hold"), journal))
+    return list(whereabouts(sent, sink.delivered(), held(config.store.dir / "hold", app.vault(config)), journal))
 
 
 def _send(mail: Mail, smtp: str) -> Sent:

@@ -11,15 +11,18 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
+from . import hold_scan
 from .address import SubjectKeyer
 from .demo_mailbox import Mail
 from .demo_sink import Delivered
 from .events import Event
 from .held import CopyState
-from .hold_database import HoldDatabase, StoredCopy
+from .hold_database import HoldDatabase
+from .hold_scan import StoredCopy
 from .journal import read_journal
 from .labels import Channel, Label
 from .policy import Reason
+from .sealing import Vault
 
 ACCEPTED: Final = 250
 UNKNOWN: Final = "(not in the demo)"
@@ -138,11 +141,13 @@ class Journal:
         )
 
 
-def held(directory: Path) -> Counter[tuple[str, str]]:
+def held(directory: Path, vault: Vault) -> Counter[tuple[str, str]]:
     """How many copies of a message (queue id) for a recipient wait in the hold store."""
-    database = HoldDatabase.open(directory, readonly=True)
+    database = HoldDatabase.open(directory, vault, readonly=True)
     try:
-        found = (copy for copy in database.copies() if isinstance(copy, StoredCopy) and copy.state is CopyState.HELD)
+        found = (
+            copy for copy in hold_scan.copies(database) if isinstance(copy, StoredCopy) and copy.state is CopyState.HELD
+        )
         return Counter((copy.queue_id, copy.copy.recipient.address) for copy in found)
     finally:
         database.close()

@@ -48,13 +48,20 @@ class Diverter:
         self._report = report
 
     async def divert(
-        self, incoming: Incoming, copies: Sequence[Copy], header: bytes, deadline: float
+        self, incoming: Incoming, copies: Mapping[int, Copy], header: bytes, deadline: float
     ) -> Mapping[Outcome, list[Copy]]:
-        """Send these copies, until `deadline` (time of the loop), and say how each ended; TAKEN is diverted."""
+        """Send these copies, until `deadline` (time of the loop), and say how each ended; TAKEN is diverted.
+
+        `copies` are by their position in the message that is in the hold store.
+        """
         ended: dict[Outcome, list[Copy]] = {}
-        for copy in copies:
-            ended.setdefault(await self._send(incoming, copy, header, deadline), []).append(copy)
-        if Outcome.TAKEN in ended and not await self._mark(incoming.queue_id, ended[Outcome.TAKEN]):
+        taken = []
+        for number, copy in copies.items():
+            outcome = await self._send(incoming, copy, header, deadline)
+            ended.setdefault(outcome, []).append(copy)
+            if outcome is Outcome.TAKEN:
+                taken.append(number)
+        if taken and not await self._mark(incoming.queue_id, taken):
             ended.setdefault(Outcome.STORAGE, []).extend(ended.pop(Outcome.TAKEN))
         return ended
 
@@ -88,10 +95,10 @@ class Diverter:
             return Outcome.FAULT
         return Outcome.TAKEN if taken else Outcome.NEXT_HOP
 
-    async def _mark(self, queue_id: str, copies: Sequence[Copy]) -> bool:
+    async def _mark(self, queue_id: str, numbers: Sequence[int]) -> bool:
         try:
             async with asyncio.timeout(UNDO_TIMEOUT):
-                await self._hold.diverted(queue_id, [copy.recipient for copy in copies])
+                await self._hold.diverted(queue_id, numbers)
         except (HoldUnavailableError, TimeoutError):
             return False
         except Exception as error:  # noqa: BLE001 - as above

@@ -9,7 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -17,47 +17,75 @@ import apsw
 
 from .durable import sync_directory
 from .hold_codec import DamagedMessageError
-from .hold_database import Damage, HoldDatabase
+from .hold_counts import LOT_COLUMNS, miscounted
+from .hold_database import HoldDatabase
+from .hold_scan import Damage, lost, numbers
 from .hold_schema import UNREADABLE
+from .sealing import UnknownKeyError
 
 MOST_LISTED: Final = 1000  # damaged messages, and lines about the structure; more are counted only
 _STEP: Final = 2048  # pages
+_IN_COPY: Final = ("reason", "evidence")
+_ALIKE: Final = " AND ".join(f"lot.{name} = {'copy' if name in _IN_COPY else 'message'}.{name}" for name in LOT_COLUMNS)
+_MISPLACED: Final = (
+    "SELECT 1 FROM copy JOIN message ON message.id = copy.message LEFT JOIN lot ON lot.id = copy.lot"  # noqa: S608 - names are ours
+    f" WHERE copy.message = ? AND NOT coalesce({_ALIKE}, 0) LIMIT 1"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What `check` found. `structure` is what SQLite says of the file, empty if all is well; `copies` is by state."""
+    """What `check` found. `structure` is what SQLite says of the file, and what is miscounted; empty if all is well.
+
+    `copies` is by state, `locked` counts messages by the id of a master key that is not there: no damage, but nobody
+    can tell.
+    """
 
     messages: int
     copies: Mapping[str, int]
     damaged: int
     damage: tuple[Damage, ...]
     structure: tuple[str, ...]
+    locked: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def sound(self) -> bool:
         """Whether every octet of every message is as it was stored."""
-        return not self.damaged and not self.structure
+        return not self.damaged and not self.structure and not self.locked
 
 
 def check(database: HoldDatabase) -> Findings:
-    """Read and verify every message, its content, its copies, and the structure of the file."""
+    """Read and verify every message, its content, its copies, what is counted, and the structure of the file."""
     states: Counter[str] = Counter()
+    locked: Counter[str] = Counter()
     damage: list[Damage] = []
     messages = damaged = 0
-    for number, queue_id in database.numbers():
+    for number, queue_id in numbers(database.connection):
         messages += 1
         try:
-            stored = database.read(number)
+            states.update(_states(database, number))
+        except UnknownKeyError as error:
+            locked[error.key_id] += 1
         except DamagedMessageError as error:
             damaged += 1
             damage += [Damage(queue_id, str(error))][: MOST_LISTED - len(damage)]
-        else:
-            states.update(str(record.state) for record in stored.records)
-    for queue_id in database.lost():
+    for queue_id in lost(database.connection):
         damaged += 1
         damage += [Damage(queue_id, "its row is gone")][: MOST_LISTED - len(damage)]
-    return Findings(messages, dict(states), damaged, tuple(damage), tuple(_structure(database.connection)))
+    return Findings(
+        messages, dict(states), damaged, tuple(damage), tuple(_structure(database.connection)), dict(locked)
+    )
+
+
+def _states(database: HoldDatabase, number: int) -> list[str]:
+    stored = database.read(number)
+    try:
+        misplaced = database.connection.execute(_MISPLACED, (number,)).fetchone()
+    except UNREADABLE as error:
+        raise DamagedMessageError(f"the file is damaged where its lot is kept: {error}") from error
+    if misplaced:
+        raise DamagedMessageError("a copy is in a lot that it does not belong to")
+    return [str(record.state) for record in stored.records]
 
 
 def backup(database: HoldDatabase, path: Path) -> None:
@@ -87,5 +115,6 @@ def _structure(connection: apsw.Connection) -> Iterator[str]:
         for (line,) in connection.execute(f"PRAGMA integrity_check({MOST_LISTED})"):
             if line != "ok":
                 yield " ".join(str(line).split())
+        yield from miscounted(connection)
     except UNREADABLE as error:
         yield str(error)

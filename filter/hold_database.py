@@ -1,72 +1,68 @@
 """Held messages in one connection: what is written, in transactions of many, and what is read.
 
-The methods that write are called between `begin` and `commit`. Methods raise `apsw.Error`; `get` raises
-`DamagedMessageError` too. One thread at a time may use a database.
+The methods that write are called between `begin` and `commit`. Methods raise `apsw.Error`; those that read messages
+raise `DamagedMessageError` and `sealing.UnknownKeyError` too. One thread at a time may use a database.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self, cast
+from typing import Final, NamedTuple, Self, cast
 
 import apsw
 
-from .envelope import RcptTo
 from .held import OPEN, CopyState
 from .hold_codec import (
     CONTENT_COLUMNS,
     COPY_COLUMNS,
     MESSAGE_COLUMNS,
+    RECORD_COLUMNS,
+    CopyRecord,
     DamagedMessageError,
     Packed,
     StoredMessage,
+    pack_record,
     unpack,
+    unpack_record,
 )
+from .hold_counts import Counts, Member
 from .hold_schema import UNREADABLE, open_file
-from .policy import Disposition
-from .ports import HeldCopy, Known
+from .ports import Known
+from .sealing import Vault
 
+PLACES: Final = 20  # bits of a row number below the time of arrival
+_LAST_TIME: Final = (1 << 63 - PLACES) - 1
 _NOTHING: Final[frozenset[Known]] = frozenset()
-_PAGE: Final = 500  # rows of one look, so that a long reading never keeps the log from being emptied
+_UNDONE: Final = frozenset({CopyState.PENDING, CopyState.HELD})
+
+Change = Callable[[int, CopyRecord], CopyRecord | None]  # of the copy with this number; None: it stays as it is
 
 
-@dataclass(frozen=True, slots=True)
-class StoredCopy:
-    """One recipient's copy, verified, and where it is in its life. `changed_at` is in epoch milliseconds."""
+class Changing(NamedTuple):
+    """A copy while its message is changed."""
 
-    queue_id: str
     number: int
-    copy: HeldCopy
-    state: CopyState
-    changed_at: int
-
-
-@dataclass(frozen=True, slots=True)
-class Damage:
-    """A message that cannot be read as it was stored. It stays in the file."""
-
-    queue_id: str  # empty if not even that can be read
-    what: str
+    lot: int
+    digest: bytes
+    record: CopyRecord | None  # None: damaged
+    state: str
 
 
 def _into(table: str, columns: Sequence[str]) -> str:
     return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608 - names are ours
 
 
-_INSERT_MESSAGE: Final = _into("message", MESSAGE_COLUMNS)
+_INSERT_MESSAGE: Final = _into("message", ("id", *MESSAGE_COLUMNS))
 _INSERT_CONTENT: Final = _into("content", ("message", *CONTENT_COLUMNS))
-_INSERT_COPY: Final = _into("copy", ("message", *COPY_COLUMNS))
+_INSERT_COPY: Final = _into("copy", ("message", "lot", *COPY_COLUMNS))
 _SELECT_MESSAGE: Final = f"SELECT {', '.join(MESSAGE_COLUMNS)} FROM message WHERE id = ?"  # noqa: S608 - names are ours
 _SELECT_CONTENT: Final = f"SELECT {', '.join(CONTENT_COLUMNS)} FROM content WHERE message = ?"  # noqa: S608 - names are ours
 _SELECT_COPIES: Final = f"SELECT {', '.join(COPY_COLUMNS)} FROM copy WHERE message = ? ORDER BY number"  # noqa: S608 - names are ours
-_SELECT_NUMBERS: Final = "SELECT id, queue_id FROM message WHERE id > ? ORDER BY id LIMIT ?"
-_BY_NAME: Final = "message INDEXED BY sqlite_autoindex_message_1"  # the index alone, without the table
-_SELECT_NAMES: Final = f"SELECT id, queue_id FROM {_BY_NAME} WHERE queue_id > ? ORDER BY queue_id LIMIT ?"  # noqa: S608 - names are ours
-_OPEN: Final = ", ".join(f"'{state}'" for state in sorted(OPEN))
-_DROP_CONTENT: Final = (
-    "DELETE FROM content WHERE message = ?1"  # noqa: S608 - names are ours
-    f" AND NOT EXISTS (SELECT 1 FROM copy WHERE message = ?1 AND state IN ({_OPEN}))"
+_SELECT_CHANGING: Final = (
+    f"SELECT number, lot, digest, {', '.join(RECORD_COLUMNS)} FROM copy WHERE message = ? ORDER BY number"  # noqa: S608 - names are ours
+)
+_UPDATE_RECORD: Final = (
+    f"UPDATE copy SET {', '.join(f'{name} = ?' for name in RECORD_COLUMNS)} WHERE message = ? AND number = ?"  # noqa: S608 - names are ours
 )
 _PRUNABLE: Final = """
 SELECT DISTINCT message FROM copy AS one WHERE state = 'void' AND changed_at < ?
@@ -74,16 +70,30 @@ AND NOT EXISTS (SELECT 1 FROM copy AS other WHERE other.message = one.message AN
 """
 
 
+def first_row(at: int) -> int:
+    """The lowest row number of a message received at that time (epoch milliseconds) or later."""
+    return min(max(at, 0), _LAST_TIME) << PLACES
+
+
+def received_at(row: int) -> int:
+    """When the message with this row number was received."""
+    return row >> PLACES
+
+
 class HoldDatabase:
     """The file of held mail, through one connection."""
 
-    def __init__(self, connection: apsw.Connection) -> None:
+    def __init__(self, connection: apsw.Connection, vault: Vault) -> None:
         self.connection = connection
+        self.vault = vault
+        self._counts = Counts(connection)
 
     @classmethod
-    def open(cls, directory: Path, *, vfs: str | None = None, readonly: bool = False, create: bool = True) -> Self:
+    def open(
+        cls, directory: Path, vault: Vault, *, vfs: str | None = None, readonly: bool = False, create: bool = True
+    ) -> Self:
         """Open the file in `directory`; raises HoldDataError and OSError (see `hold_schema`)."""
-        return cls(open_file(directory, vfs=vfs, readonly=readonly, create=create))
+        return cls(open_file(directory, vfs=vfs, readonly=readonly, create=create), vault)
 
     def close(self) -> None:
         """Close the connection; what is not committed is undone."""
@@ -93,54 +103,99 @@ class HoldDatabase:
 
     def begin(self) -> None:
         """Begin to write; waits for other writers."""
+        self._counts.clear()
         self.connection.execute("BEGIN IMMEDIATE")
 
     def commit(self) -> None:
         """On return it is on the disk."""
+        self._counts.flush()
         self.connection.execute("COMMIT")
 
     def rollback(self) -> None:
         """Undo what was not committed; nothing if there is nothing."""
+        self._counts.clear()
         if self.connection.in_transaction:
             self.connection.execute("ROLLBACK")
 
     def insert(self, packed: Packed) -> None:
         """Add a message with its copies. A queue id that is there already raises apsw.ConstraintError."""
-        self.connection.execute(_INSERT_MESSAGE, packed.message)
-        message = self.connection.last_insert_rowid()
-        self.connection.execute(_INSERT_CONTENT, (message, *packed.content))
-        self.connection.executemany(_INSERT_COPY, ((message, *copy) for copy in packed.copies))
+        first = first_row(packed.message.received_at)
+        last = self.connection.execute(
+            "SELECT max(id) FROM message WHERE id >= ? AND id < ?", (first, first + (1 << PLACES))
+        ).get
+        row = first if last is None else int(last) + 1
+        self.connection.execute(_INSERT_MESSAGE, (row, *packed.message))
+        self.connection.execute(_INSERT_CONTENT, (row, *packed.content))
+        lots = [self._counts.lot(packed.message, copy) for copy in packed.copies]
+        copies = zip(lots, packed.copies, strict=True)
+        self.connection.executemany(_INSERT_COPY, [(row, lot, *copy) for lot, copy in copies])
+        self._counts.changed((), [(lot, copy.state) for lot, copy in zip(lots, packed.copies, strict=True)])
+
+    def change(self, message: int, change: Change) -> list[int]:
+        """Change what became of copies of a message; the numbers of those that are changed.
+
+        A copy that is damaged stays as it is. The content goes with the last open copy.
+        """
+        copies = self.changing(message)
+        after: list[Member] = []
+        states, changed = set[str](), []
+        for copy in copies:
+            record = copy.record and change(copy.number, copy.record)
+            if record is not None and record != copy.record:
+                self._record(message, copy, record)
+                changed.append(copy.number)
+            state = copy.state if record is None else str(record.state)
+            states.add(state)
+            after.append((copy.lot, state))
+        if changed:
+            self._counts.changed([(copy.lot, copy.state) for copy in copies], after)
+            if states.isdisjoint(OPEN):
+                self.connection.execute("DELETE FROM content WHERE message = ?", (message,))
+        return changed
+
+    def changing(self, message: int) -> list[Changing]:
+        """The copies of a message and where they are."""
+        found = []
+        for number, lot, digest, *columns in self.connection.execute(_SELECT_CHANGING, (message,)):
+            record = None
+            with suppress(DamagedMessageError):
+                record = unpack_record(digest, columns)
+            found.append(Changing(number, lot, digest, record, columns[0]))
+        return found
+
+    def _record(self, message: int, copy: Changing, record: CopyRecord) -> None:
+        self.connection.execute(_UPDATE_RECORD, (*pack_record(copy.digest, record), message, copy.number))
+        self._counts.ordered(_waits_for(copy.record), _waits_for(record))
 
     def void(self, queue_id: str, at: int) -> None:
-        """Undo `insert`: held copies become VOID and the content goes. Nothing if there is no such message."""
-        message = self._number(queue_id)
-        if message is not None:
-            self.connection.execute(
-                "UPDATE copy SET state = 'void', changed_at = ? WHERE message = ? AND state IN ('held', 'pending')",
-                (at, message),
-            )
-            self.connection.execute(_DROP_CONTENT, (message,))
+        """Undo `insert`: pending and held copies become VOID, and the content goes."""
+        self._change_named(queue_id, lambda _, record: _into_state(record, _UNDONE, CopyState.VOID, at))
 
     def confirm(self, queue_id: str, at: int) -> None:
         """Make the pending copies of a message HELD."""
-        self.connection.execute(
-            "UPDATE copy SET state = 'held', changed_at = ? WHERE state = 'pending'"
-            " AND message = (SELECT id FROM message WHERE queue_id = ?)",
-            (at, queue_id),
+        pending = (CopyState.PENDING,)
+        self._change_named(queue_id, lambda _, record: _into_state(record, pending, CopyState.HELD, at))
+
+    def diverted(self, queue_id: str, numbers: Collection[int], at: int) -> None:
+        """Mark these copies as diverted."""
+        self._change_named(
+            queue_id,
+            lambda number, record: _into_state(record, _UNDONE, CopyState.DIVERTED, at) if number in numbers else None,
         )
 
-    def diverted(self, queue_id: str, recipients: Sequence[RcptTo], at: int) -> None:
-        """Mark one copy to be diverted for each of these recipients; the content goes with the last open copy."""
-        message = self._number(queue_id)
-        if message is None:
-            return
-        self.connection.executemany(
-            "UPDATE copy SET state = 'diverted', changed_at = ?1 WHERE message = ?2 AND number = (SELECT min(number)"
-            " FROM copy WHERE message = ?2 AND path = ?3 AND params = ?4 AND disposition = ?5"
-            " AND state IN ('held', 'pending'))",
-            ((at, message, one.path, b" ".join(one.params), str(Disposition.DIVERT)) for one in recipients),
-        )
-        self.connection.execute(_DROP_CONTENT, (message,))
+    def _change_named(self, queue_id: str, change: Change) -> None:
+        message = self.number(queue_id)
+        if message is not None:
+            self.change(message, change)
+
+    def remove(self, message: int) -> None:
+        """Remove a message with its copies and its content."""
+        copies = self.changing(message)
+        self._counts.changed([(copy.lot, copy.state) for copy in copies], ())
+        for copy in copies:
+            self._counts.ordered(_waits_for(copy.record), "")
+        for table, column in (("content", "message"), ("copy", "message"), ("message", "id")):
+            self.connection.execute(f"DELETE FROM {table} WHERE {column} = ?", (message,))  # noqa: S608 - a closed list of names
 
     def remember(self, key: bytes, kind: Known, at: int) -> None:
         """Remember a message key from now on."""
@@ -166,9 +221,10 @@ class HoldDatabase:
             " RETURNING 1",
             (before, limit),
         ).fetchall()
-        messages = self.connection.execute(_PRUNABLE, (before, limit)).fetchall()
-        for table, column in (("content", "message"), ("copy", "message"), ("message", "id")):
-            self.connection.executemany(f"DELETE FROM {table} WHERE {column} = ?", messages)  # noqa: S608 - a closed list of names
+        messages = cast("list[tuple[int]]", self.connection.execute(_PRUNABLE, (before, limit)).fetchall())
+        for (message,) in messages:
+            self.remove(message)
+        self._counts.prune(limit)
         return len(keys) + len(messages)
 
     # Reading
@@ -185,13 +241,23 @@ class HoldDatabase:
     def get(self, queue_id: str, *, content: bool = True) -> StoredMessage | None:
         """The message as it was stored, verified, with or without its content; None if there is none."""
         try:
-            number = self._number(queue_id)
+            number = self.number(queue_id)
         except UNREADABLE:
             number = self._number_by_scan(queue_id)
         return None if number is None else self.read(number, content=content)
 
     def read(self, number: int, *, content: bool = True) -> StoredMessage:
         """The message with this row number."""
+        message, copies, row = self.rows(number, content=content)
+        stored = unpack(message, row, copies, self.vault)
+        if content and row is None and any(record.state in OPEN for record in stored.records):
+            raise DamagedMessageError("its content is gone")
+        return stored
+
+    def rows(
+        self, number: int, *, content: bool = True
+    ) -> tuple[Sequence[object], list[Sequence[object]], Sequence[object] | None]:
+        """The rows of a message, its copies and its content, as they are in the file."""
         try:
             message = self.connection.execute(_SELECT_MESSAGE, (number,)).fetchone()
             if message is None:
@@ -200,77 +266,10 @@ class HoldDatabase:
             row = self.connection.execute(_SELECT_CONTENT, (number,)).fetchone() if content else None
         except UNREADABLE as error:
             raise DamagedMessageError(f"the file is damaged where it is kept: {error}") from error
-        stored = unpack(message, row, copies)
-        if content and row is None and any(record.state in OPEN for record in stored.records):
-            raise DamagedMessageError("its content is gone")
-        return stored
+        return message, cast("list[Sequence[object]]", copies), row
 
-    def numbers(self) -> Iterator[tuple[int, str]]:
-        """Row number and queue id (empty if unreadable) of every message, in the order of arrival.
-
-        Where the table is damaged every number that may have been there is given, to be tried by `read`.
-        """
-        last = 0
-        try:
-            while rows := self.connection.execute(_SELECT_NUMBERS, (last, _PAGE)).fetchall():
-                for row in rows:
-                    last, queue_id = cast("tuple[int, str]", row)
-                    yield last, queue_id
-        except UNREADABLE:
-            yield from self._probe(last + 1)
-
-    def lost(self) -> Iterator[str]:
-        """Queue ids that are in the index, but whose row is in the table no more: damage that `numbers` cannot show."""
-        last = ""
-        with suppress(*UNREADABLE):
-            while rows := self.connection.execute(_SELECT_NAMES, (last, _PAGE)).fetchall():
-                found = cast("list[tuple[int, str]]", rows)
-                last = found[-1][1]
-                yield from (queue_id for number, queue_id in found if self._gone(number))
-
-    def _gone(self, number: int) -> bool:
-        with suppress(*UNREADABLE):
-            return self.connection.execute("SELECT id FROM message WHERE id = ?", (number,)).fetchone() is None
-        return False  # unreadable, which `numbers` tells
-
-    def _probe(self, first: int) -> Iterator[tuple[int, str]]:
-        for number in range(first, self._highest() + 1):
-            try:
-                found = self.connection.execute("SELECT queue_id FROM message WHERE id = ?", (number,)).fetchone()
-            except UNREADABLE:
-                yield number, self._name(number)
-            else:
-                if found is not None:
-                    yield number, str(found[0])
-
-    def _highest(self) -> int:
-        """The highest row number that is used anywhere."""
-        highest = 0
-        for column, source in (("id", _BY_NAME), ("message", "content"), ("message", "copy")):
-            with suppress(*UNREADABLE):
-                found = self.connection.execute(f"SELECT max({column}) FROM {source}").get  # noqa: S608 - a closed list of names
-                highest = max(highest, int(found or 0))
-        return highest
-
-    def _name(self, number: int) -> str:
-        """The queue id of a message whose row is unreadable, from the index."""
-        with suppress(*UNREADABLE):
-            found = self.connection.execute(f"SELECT queue_id FROM {_BY_NAME} WHERE +id = ?", (number,)).get  # noqa: S608 - names are ours
-            return str(found or "")
-        return ""
-
-    def copies(self) -> Iterator[StoredCopy | Damage]:
-        """Every copy in the store, and what is damaged among them; memory does not grow with the store."""
-        for number, queue_id in self.numbers():
-            try:
-                stored = self.read(number, content=False)
-            except DamagedMessageError as error:
-                yield Damage(queue_id, str(error))
-                continue
-            for place, (copy, record) in enumerate(zip(stored.message.copies, stored.records, strict=True)):
-                yield StoredCopy(queue_id, place, copy, record.state, record.changed_at)
-
-    def _number(self, queue_id: str) -> int | None:
+    def number(self, queue_id: str) -> int | None:
+        """The row number of a message; None if there is none."""
         found = self.connection.execute("SELECT id FROM message WHERE queue_id = ?", (queue_id,)).get
         return None if found is None else int(found)
 
@@ -281,3 +280,12 @@ class HoldDatabase:
         except UNREADABLE as error:
             raise DamagedMessageError(f"the file is damaged where it is looked for: {error}") from error
         return None if found is None else int(found)
+
+
+def _into_state(record: CopyRecord, those: Collection[CopyState], state: CopyState, at: int) -> CopyRecord | None:
+    return record._replace(state=state, changed_at=at) if record.state in those else None
+
+
+def _waits_for(record: CopyRecord | None) -> str:
+    """The order that has released a copy; empty if none has."""
+    return record.order if record is not None and record.state is CopyState.RELEASED else ""

@@ -17,7 +17,7 @@ from typing import Final
 import apsw
 
 from .durable import make_directory, sync_directory
-from .held import CopyState
+from .held import Action, CopyState
 from .hold_codec import HoldDataError
 from .policy import Disposition
 from .ports import Known
@@ -39,11 +39,10 @@ def _words(values: Iterable[str]) -> str:
 
 _FIRST: Final = f"""
 CREATE TABLE message (
-    id INTEGER PRIMARY KEY,
+    id INTEGER PRIMARY KEY,  -- received_at * 2^20 and more: in the order of arrival
     queue_id TEXT NOT NULL UNIQUE,
     received_at INTEGER NOT NULL,
-    mail_path BLOB NOT NULL,
-    mail_params BLOB NOT NULL,
+    mail BLOB NOT NULL,
     mail_size INTEGER NOT NULL,
     mail_eight_bit INTEGER NOT NULL,
     mail_smtputf8 INTEGER NOT NULL,
@@ -59,19 +58,41 @@ CREATE TABLE message (
     facts TEXT NOT NULL,
     size INTEGER NOT NULL,
     copies INTEGER NOT NULL,
-    content_digest BLOB NOT NULL,
-    digest BLOB NOT NULL
+    digest BLOB NOT NULL,
+    key_id TEXT NOT NULL,
+    wrapped_key BLOB NOT NULL
 ) STRICT;
+CREATE INDEX message_by_key_id ON message (key_id);
 CREATE TABLE content (
     message INTEGER PRIMARY KEY REFERENCES message (id),
     codec INTEGER NOT NULL,
     body BLOB NOT NULL
 ) STRICT;
+-- Copies that are alike in all that may be asked of many: what is counted is counted by lot (hold_counts).
+CREATE TABLE lot (
+    id INTEGER PRIMARY KEY,
+    campaign TEXT NOT NULL,
+    label TEXT NOT NULL,
+    declared TEXT NOT NULL,
+    controller TEXT NOT NULL,
+    brand TEXT NOT NULL,
+    topic TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    evidence TEXT NOT NULL,
+    UNIQUE (campaign, label, declared, controller, brand, topic, reason, evidence)
+) STRICT;
+CREATE TABLE lot_count (
+    lot INTEGER NOT NULL REFERENCES lot (id),
+    state TEXT NOT NULL,
+    copies INTEGER NOT NULL,
+    PRIMARY KEY (lot, state)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE mix_count (members TEXT PRIMARY KEY, messages INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE copy (
     message INTEGER NOT NULL REFERENCES message (id),
     number INTEGER NOT NULL,
-    path BLOB NOT NULL,
-    params BLOB NOT NULL,
+    lot INTEGER NOT NULL REFERENCES lot (id),
+    recipient BLOB NOT NULL,
     subject_key BLOB NOT NULL,
     disposition TEXT NOT NULL
         CHECK (disposition IN ({_words((Disposition.HOLD, Disposition.DIVERT, Disposition.REJECT))})),
@@ -82,8 +103,17 @@ CREATE TABLE copy (
     digest BLOB NOT NULL,
     state TEXT NOT NULL CHECK (state IN ({_words(CopyState)})),
     changed_at INTEGER NOT NULL,
+    attempts INTEGER NOT NULL,
+    due_at INTEGER NOT NULL,
+    order_id TEXT NOT NULL,
+    outcome TEXT NOT NULL,
+    mark INTEGER NOT NULL,
     PRIMARY KEY (message, number)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX copy_by_lot ON copy (lot, state);
+CREATE INDEX copy_by_subject ON copy (subject_key) WHERE subject_key != x'';
+CREATE INDEX copy_due ON copy (due_at) WHERE state = 'released';
+CREATE INDEX copy_due_by_order ON copy (order_id, due_at) WHERE state = 'released';
 CREATE INDEX copy_void ON copy (changed_at) WHERE state = 'void';
 CREATE TABLE message_key (
     key BLOB NOT NULL,
@@ -92,8 +122,18 @@ CREATE TABLE message_key (
     PRIMARY KEY (key, kind)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX message_key_at ON message_key (at);
+CREATE TABLE orders (
+    id TEXT PRIMARY KEY,
+    action TEXT NOT NULL CHECK (action IN ({_words(Action)})),
+    at INTEGER NOT NULL,
+    author TEXT NOT NULL,
+    why TEXT NOT NULL,
+    despite INTEGER NOT NULL,
+    waiting INTEGER NOT NULL  -- copies that are released by it
+) STRICT, WITHOUT ROWID;
 CREATE TABLE note (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 """
+TABLES: Final = ("message", "content", "copy", "lot", "lot_count", "mix_count", "message_key", "orders", "note")
 # Each entry leads from the version that is its position to the next. Add; never change one that was released.
 MIGRATIONS: Final = (_FIRST,)
 
@@ -182,6 +222,7 @@ def _connect(path: Path, vfs: str | None, *, readonly: bool) -> apsw.Connection:
     if readonly:
         connection.execute("PRAGMA writable_schema=ON")  # opens a file that lost its end, to read what is left
     connection.execute("PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON")
+    connection.execute("PRAGMA secure_delete=FAST").fetchall()  # no row leaves octets in its page
     connection.execute(f"PRAGMA journal_size_limit={MAX_LOG}").fetchall()
     return connection
 
@@ -198,7 +239,7 @@ def _inspect(connection: apsw.Connection, path: Path, newest: int, *, readonly: 
         )
     if readonly and version < newest:
         raise HoldDataError(f"{path}: version {version} was written by an older consentry; start this one to update it")
-    for table in ("message", "content", "copy", "message_key", "note"):
+    for table in TABLES:
         try:
             connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchall()  # noqa: S608 - a closed list of names
         except apsw.SQLError as error:

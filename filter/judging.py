@@ -63,6 +63,11 @@ class Judged:
         """The copies with one of these dispositions, in the order of recipients."""
         return [copy for copy in self.copies if copy.verdict.disposition in dispositions]
 
+    @property
+    def stored(self) -> list[Copy]:
+        """The copies that go to the hold store, in the order they have there."""
+        return self.those(Disposition.HOLD, Disposition.DIVERT, Disposition.REJECT)
+
 
 class Judge:
     """Judges messages by whatever `decider` gives at the time, so that a reload can put another in its place."""

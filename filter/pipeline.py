@@ -49,8 +49,7 @@ from .ports import (
 from .replies import Reply
 from .time_limits import TimeLimits
 
-_RELAY, _HOLD, _DIVERT = Disposition.RELAY, Disposition.HOLD, Disposition.DIVERT
-_REJECT, _TEMPFAIL = Disposition.REJECT, Disposition.TEMPFAIL
+_RELAY, _REJECT, _TEMPFAIL = Disposition.RELAY, Disposition.REJECT, Disposition.TEMPFAIL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,7 +257,7 @@ class Transaction:
 
     async def _store(self, incoming: Incoming, judged: Judged, header: bytes) -> None:
         """Bring every copy that is not relayed to the disk."""
-        copies = judged.those(_HOLD, _DIVERT, _REJECT)
+        copies = judged.stored
         if not copies:
             return
         self._reach(Stage.STORING)

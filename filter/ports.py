@@ -129,8 +129,11 @@ class HoldStore(Protocol):
     async def confirm(self, queue_id: str) -> None:
         """The message is ours: its pending copies are held from now on. Raises HoldUnavailableError."""
 
-    async def diverted(self, queue_id: str, recipients: Sequence[RcptTo]) -> None:
-        """Mark these copies as delivered to where they were diverted. Raises HoldUnavailableError."""
+    async def diverted(self, queue_id: str, numbers: Collection[int]) -> None:
+        """Mark the copies with these positions in the message as delivered to where they were diverted.
+
+        Raises HoldUnavailableError.
+        """
 
     async def settle(self, key: bytes, at: int) -> None:
         """Remember that this message was taken, though the client may not know. Raises HoldUnavailableError."""

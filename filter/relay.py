@@ -181,7 +181,8 @@ def build(config: Config, slot: int) -> Relay:
     consent = LateConsent(lambda: app.consent_store(config))
     decider = app.decider(config, loaded, consent)
     metrics = Metrics(CollectorRegistry())
-    hold = HoldStore(store / "hold", min_free_space=config.store.min_free_space)
+    vault = app.vault(config, create=True)
+    hold = HoldStore(store / "hold", vault=vault, min_free_space=config.store.min_free_space)
     flights = Flights(store / "flights", slot, slots=2 * config.smtp.max_connections + _SPARE_FLIGHTS)
     journal = FileJournal(
         store / "journal",

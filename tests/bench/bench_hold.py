@@ -22,7 +22,9 @@ from filter.envelope import MailFrom, RcptTo
 from filter.hold_store import HoldStore
 from filter.policy import Disposition
 from filter.ports import HeldCopy, HeldMessage
+from filter.sealing import Vault
 
+VAULT = Vault.of([bytes(range(32))])
 NOW = 1_790_000_000_000
 TEXT = """
 account offer members discover autumn collection delivery statement your order with from this week saving summer
@@ -118,7 +120,7 @@ def main() -> None:
     bodies = [content(chooser, options.octets) for _ in range(500)]
     with tempfile.TemporaryDirectory(dir=options.dir) as scratch:
         directory = Path(scratch, "hold")
-        store = HoldStore(directory)
+        store = HoldStore(directory, vault=VAULT)
         wall, cpu = time.perf_counter(), time.process_time()
         asyncio.run(store_all(store, options.messages, options.senders, bodies))
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
@@ -137,7 +139,7 @@ def main() -> None:
             f"on disk:           {size / options.messages:12,.0f} octets a held copy of {options.octets:,} ({size:,})"
         )
         started = time.perf_counter()
-        HoldStore(directory).close()
+        HoldStore(directory, vault=VAULT).close()
         print(f"open:              {time.perf_counter() - started:12.2f} s")
         print(f"peak memory:       {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:12,.0f} MiB")
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support.held import held_message
+from support.held import VAULT, held_message
 
 from filter.flights import recovered
 from filter.held import CopyState
@@ -29,9 +29,9 @@ from pathlib import Path
 from filter.flights import Flights
 from filter.hold_store import HoldStore
 from filter.ports import Stage
-from support.held import held_message
+from support.held import VAULT, held_message
 directory, name, sizes = Path(sys.argv[1]), sys.argv[2], [int(size) for size in sys.argv[3:]]
-held = HoldStore(directory / "hold")
+held = HoldStore(directory / "hold", vault=VAULT)
 flights = Flights(directory / "flights", 0, slots=64)
 os.write(1, b"ready\\n")
 async def send(sender):
@@ -93,7 +93,7 @@ def _verify(directory: Path, told: dict[str, set[str]]) -> int:
         assert not found.damaged
         assert {one.stage for one in found.left} <= {Stage.JUDGING, Stage.STORING}
     assert told["begun"] - told["stored"] <= left
-    held = HoldStore(directory / "hold")
+    held = HoldStore(directory / "hold", vault=VAULT)
     try:
         for queue_id in told["begun"]:
             stored = held.get(queue_id)
@@ -126,7 +126,7 @@ def _rounds(directory: Path, rounds: int, chooser: random.Random) -> None:
                     told[what] |= queue_ids
         stored += _verify(directory, told)
     assert stored
-    held = HoldStore(directory / "hold")
+    held = HoldStore(directory / "hold", vault=VAULT)
     assert held.check().sound
     held.close()
 

@@ -5,7 +5,7 @@ Each fake keeps the promises of its port and nothing more. Every call to one pas
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from filter.envelope import Capabilities, Client, MailFrom, RcptTo
@@ -147,7 +147,7 @@ class HoldStore:
         self.voided: set[str] = set()
         self.confirmed: set[str] = set()
         self.on_confirm: Callable[[], None] = lambda: None
-        self.sent: Counter[tuple[str, RcptTo]] = Counter()  # diverted copies
+        self.sent: Counter[tuple[str, int]] = Counter()  # diverted copies, by position
         self.keys: set[bytes] = set()
         self.suspects: Counter[bytes] = Counter()
 
@@ -182,10 +182,10 @@ class HoldStore:
         """What is done for messages that were stored long ago: nobody is going to void them."""
         self.confirmed.update(self.messages)
 
-    async def diverted(self, queue_id: str, recipients: Sequence[RcptTo]) -> None:
+    async def diverted(self, queue_id: str, numbers: Collection[int]) -> None:
         """Mark them."""
         await self.script.wait("hold.diverted")
-        self.sent.update((queue_id, recipient) for recipient in recipients)
+        self.sent.update((queue_id, number) for number in numbers)
 
     async def settle(self, key: bytes, at: int) -> None:
         """Remember it."""
@@ -219,15 +219,12 @@ class HoldStore:
         return self._paths(tuple(Disposition), pending=False)
 
     def _paths(self, dispositions: Sequence[Disposition], *, pending: bool) -> list[bytes]:
-        left = Counter(self.sent)
         found = []
         for queue_id, message in self.messages.items():
             if message.pending and queue_id not in self.confirmed and not pending:
                 continue
-            for copy in message.copies if queue_id not in self.voided else ():
-                if left[queue_id, copy.recipient]:
-                    left[queue_id, copy.recipient] -= 1
-                elif copy.disposition in dispositions:
+            for number, copy in enumerate(message.copies if queue_id not in self.voided else ()):
+                if not self.sent[queue_id, number] and copy.disposition in dispositions:
                     found.append(copy.recipient.path)
         return found
 

@@ -5,7 +5,10 @@ import random
 from filter.envelope import MailFrom, RcptTo
 from filter.policy import Disposition
 from filter.ports import HeldCopy, HeldMessage
+from filter.sealing import Vault
 
+VAULT = Vault.of([bytes(range(32))])
+"""The master key of tests."""
 NOW = 1_790_000_000_000
 
 

@@ -20,8 +20,10 @@ from support.processes import Process, free_port, wait_until
 from support.running import OURS, SECONDS, Running, consentry, environment
 
 from filter.held import OPEN
-from filter.hold_database import Damage, HoldDatabase
+from filter.hold_database import HoldDatabase
+from filter.hold_scan import Damage, copies
 from filter.journal import read_journal
+from filter.master_keys import load_vault
 
 __all__ = ["OURS", "Copy", "Relay"]
 
@@ -156,7 +158,7 @@ class Relay(Running):
         """Every copy that is live in the hold store: held, or about to be sent."""
         found = []
         with self._hold() as hold:
-            for each in hold.copies():
+            for each in copies(hold):
                 assert not isinstance(each, Damage), each
                 if each.state in OPEN:
                     stored = hold.get(each.queue_id)
@@ -174,7 +176,7 @@ class Relay(Running):
     @contextmanager
     def _hold(self) -> Iterator[HoldDatabase]:
         """The file of held mail; it is written to only to repair the log that a kill has left."""
-        hold = HoldDatabase.open(self.store / "hold", create=False)
+        hold = HoldDatabase.open(self.store / "hold", load_vault(self.store / "keys" / "hold.key"), create=False)
         try:
             yield hold
         finally:

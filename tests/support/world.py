@@ -147,7 +147,9 @@ class World:
 
     def places(self) -> list[bytes]:
         """Paths of all copies that are somewhere: relayed, marked as diverted, or live in the hold store, sorted."""
-        marked = [recipient.path for _, recipient in self.hold.sent.elements()]
+        marked = [
+            self.hold.messages[queue_id].copies[number].recipient.path for queue_id, number in self.hold.sent.elements()
+        ]
         return sorted([*self.hop.reached, *marked, *self.hold.live()])
 
     def count(self, name: str, **labels: str) -> float:

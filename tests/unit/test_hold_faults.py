@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 from support.faulty_disk import Fault, FaultyDisk
-from support.held import NOW, held_copy, held_message
+from support.held import NOW, VAULT, held_copy, held_message
 
-from filter import hold_store
-from filter.envelope import RcptTo
+from filter import hold_writer
 from filter.held import CopyState
 from filter.hold_codec import HoldDataError
 from filter.hold_store import HoldStore
@@ -58,7 +57,7 @@ async def _use(held: HoldStore, ledger: Ledger) -> None:
     await ledger.ask(("void", "several1"), held.void("several1"))
     divert = held_message("divert", held_copy(1, Disposition.DIVERT), held_copy(2))
     await ledger.store(held, divert)
-    await ledger.ask(("diverted", "divert"), held.diverted("divert", [divert.copies[0].recipient]))
+    await ledger.ask(("diverted", "divert"), held.diverted("divert", [0]))
     await asyncio.gather(
         ledger.ask(("settle", KEYS[0]), held.settle(KEYS[0], NOW)),
         ledger.ask(("settle", KEYS[1]), held.settle(KEYS[1], NOW)),
@@ -72,10 +71,9 @@ async def _use(held: HoldStore, ledger: Ledger) -> None:
 def _run(directory: Path, disk: FaultyDisk) -> Ledger:
     ledger = Ledger(disk)
     with contextlib.suppress(HoldDataError):
-        held = HoldStore(directory, clock=lambda: NOW, vfs=disk.name)
+        held = HoldStore(directory, vault=VAULT, clock=lambda: NOW, vfs=disk.name)
         asyncio.run(_use(held, ledger))
-        held._jobs.put(None)
-        held._thread.join()
+        held._queue.close()
         ledger.failed = held.failed
         ledger.struck = disk.struck
         disk.dead |= disk.struck  # a process that has trouble does not get to tidy up when it ends
@@ -86,7 +84,7 @@ def _run(directory: Path, disk: FaultyDisk) -> Ledger:
 def _verify(directory: Path, ledger: Ledger) -> None:
     """What a new start finds agrees with all that callers were told."""
     disk = FaultyDisk()
-    held = HoldStore(directory, vfs=disk.name)
+    held = HoldStore(directory, vault=VAULT, vfs=disk.name)
     try:
         assert held.check().sound
         for queue_id, message in ledger.messages.items():
@@ -121,7 +119,7 @@ def _verify_message(held: HoldStore, ledger: Ledger, queue_id: str, message) -> 
 def begun(tmp_path_factory) -> Path:
     """A store that is in use for a while already."""
     directory = tmp_path_factory.mktemp("begun") / "hold"
-    held = HoldStore(directory)
+    held = HoldStore(directory, vault=VAULT)
     asyncio.run(held.store(held_message("early")))
     held.close()
     return directory
@@ -130,7 +128,7 @@ def begun(tmp_path_factory) -> Path:
 @pytest.fixture(autouse=True)
 def _short_log(monkeypatch) -> None:
     """Empty the log after a few pages, so that this too happens under every fault."""
-    monkeypatch.setattr(hold_store, "LOG_PAGES", 8)
+    monkeypatch.setattr(hold_writer, "LOG_PAGES", 8)
 
 
 def _sweep(
@@ -200,7 +198,7 @@ def test_a_sync_that_fails(begun, tmp_path):
 def test_a_failed_sync_ends_the_store(tmp_path):
     """The worker is told the reason once, and the store takes nothing more, though the disk would (E5)."""
     disk, told = FaultyDisk(), []
-    held = HoldStore(tmp_path, vfs=disk.name, on_failed=told.append)
+    held = HoldStore(tmp_path, vault=VAULT, vfs=disk.name, on_failed=told.append)
     disk.arm(Fault.SYNC_ERROR, 0)
     for name in ("one", "two"):
         with pytest.raises(HoldUnavailableError, match="could not be synced"):
@@ -214,7 +212,7 @@ def test_a_failed_sync_ends_the_store(tmp_path):
 def test_a_sync_that_fails_between_commits_ends_the_store(tmp_path):
     """A sync that fails while the log is emptied is noticed, though nobody waits for it (E5)."""
     disk = FaultyDisk()
-    held = HoldStore(tmp_path, vfs=disk.name)
+    held = HoldStore(tmp_path, vault=VAULT, vfs=disk.name)
     disk.arm(Fault.SYNC_ERROR, 2)  # the first two are those of a new log and of the commit
     asyncio.run(held.store(held_message("one", octets=200_000)))
     held.close()
@@ -224,7 +222,7 @@ def test_a_sync_that_fails_between_commits_ends_the_store(tmp_path):
 def test_a_full_disk_is_used_again_when_there_is_space(tmp_path):
     """A full disk refuses mail and keeps what is there; without a restart it takes mail when space is back (E6)."""
     disk = FaultyDisk()
-    held = HoldStore(tmp_path, min_free_space=0, vfs=disk.name)
+    held = HoldStore(tmp_path, vault=VAULT, min_free_space=0, vfs=disk.name)
     asyncio.run(held.store(held_message("before")))
     disk.capacity = 20_000
     with pytest.raises(HoldUnavailableError, match="FullError"):
@@ -242,7 +240,7 @@ def test_a_full_disk_is_used_again_when_there_is_space(tmp_path):
 
 def test_one_bad_message_does_not_fail_the_others(tmp_path):
     """Messages that are written together are refused one by one: here a queue id that is there already."""
-    held = HoldStore(tmp_path)
+    held = HoldStore(tmp_path, vault=VAULT)
 
     async def run() -> list[object]:
         return await asyncio.gather(
@@ -257,11 +255,11 @@ def test_one_bad_message_does_not_fail_the_others(tmp_path):
 
 def test_a_file_that_was_removed_is_not_written_to(tmp_path):
     """Mail is not confirmed into a file that has no name any more."""
-    held = HoldStore(tmp_path)
+    held = HoldStore(tmp_path, vault=VAULT)
     (tmp_path / "held.sqlite").unlink()
     with pytest.raises(HoldUnavailableError, match="removed or replaced"):
-        asyncio.run(held.diverted("one", [RcptTo(b"a@b.example")]))
+        asyncio.run(held.diverted("one", [0]))
     assert held.failed
     held.close()
     with pytest.raises(HoldDataError, match="gone, though it was made before"):
-        HoldStore(tmp_path)
+        HoldStore(tmp_path, vault=VAULT)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 from support import fakes
+from support.held import VAULT
 from support.world import CLIENT, MAIL, NOON, PROMOTION, decider, rcpt
 
 from filter.address import SubjectKeyer
@@ -14,7 +15,7 @@ from filter.completion import Completion
 from filter.diverting import Diverter
 from filter.flights import Flights, recovered
 from filter.held import CopyState
-from filter.hold_database import StoredCopy
+from filter.hold_scan import StoredCopy
 from filter.hold_store import HoldStore
 from filter.journal import FileJournal, read_journal
 from filter.judging import Judge
@@ -51,7 +52,7 @@ class Worker:
 
     def states(self) -> list[tuple[bytes, str]]:
         """Path and state of each copy in the hold store that is not void."""
-        hold = HoldStore(self.directory / "hold", min_free_space=0)
+        hold = HoldStore(self.directory / "hold", vault=VAULT, min_free_space=0)
         try:
             kept = [one for one in hold.copies() if isinstance(one, StoredCopy)]
             return sorted((one.copy.recipient.path, str(one.state)) for one in kept if one.state is not CopyState.VOID)
@@ -63,7 +64,7 @@ class Worker:
         return [line["event"] for line in read_journal([self.directory / "journal" / "2024-10-04.0.jsonl"])]
 
     async def _live(self, act: Callable) -> Reply:
-        hold = HoldStore(self.directory / "hold", min_free_space=0)
+        hold = HoldStore(self.directory / "hold", vault=VAULT, min_free_space=0)
         flights = Flights(self.directory / "flights", 0, slots=4)
         metrics = Metrics(CollectorRegistry())
         try:
