@@ -76,6 +76,10 @@ class Metrics:
         self.unscanned = counter("unscanned", "Messages that could not be judged")
         self.suppressed = counter("duplicates_suppressed", "Messages sent again although they had been taken")
         self.unacknowledged = counter("unacknowledged", "Messages taken whose client was lost before it can have known")
+        self.campaign_alerts = counter(
+            "campaign_alerts", "Campaigns that promote in many copies and claim to be service"
+        )
+        self.campaigns_overflow = counter("campaigns_overflow", "Messages not counted under their own campaign")
         self.transaction_seconds = histogram(
             "transaction_seconds", "From the end of data to the reply", _TRANSACTION_BUCKETS
         )
@@ -83,10 +87,17 @@ class Metrics:
         self._releases = _Bound(counter("release_outcomes", "What became of held copies that were ordered", "outcome"))
         self.held_copies = gauge("held_copies", "Copies in the hold store that wait", "livemax", "state")
         self.held_oldest = gauge("held_oldest_seconds", "Age of the copy that is held longest", "livemax")
+        self.notice_last_success = gauge(
+            "notice_last_success_timestamp_seconds",
+            "When notices last went well, sent or with nothing to say",
+            "livemax",
+        )
+        self.notice_failures = counter("notice_failures", "Notices that failed or may not have arrived")
         self.connections = gauge("connections", "Client connections", "livesum")
         self.bytes_in_flight = gauge("bytes_in_flight", "Octets of messages in memory", "livesum")
         self.journal_failed = gauge("journal_failed", "1 while the journal cannot be written", "livemax")
         self.hold_failed = gauge("hold_failed", "1 while the hold store cannot be written", "livemax")
+        self.campaigns_failed = gauge("campaigns_failed", "1 while the campaign ledger cannot be used", "livemax")
         self.breaker_open = gauge("next_hop_breaker_open", "1 while a next hop is left alone", "livemax", "host")
 
     def finished(self, label: str, outcome: Outcome, seconds: float) -> None:
