@@ -101,6 +101,7 @@ TRANSPORT = (
     "journal",
     "flights",
     "recovery",
+    "housekeeping",
     "hold_queue",
     "hold_codec",
     "hold_schema",
