@@ -1,0 +1,253 @@
+"""Delivers released copies: claims what is due, hands it to the next hop over several connections, records outcomes.
+
+Any number of these may run at once, in workers and in commands: a claim is a lease, so that each copy goes once; after
+a crash the lease ends, and the copy is tried again. An attempt begins only if it will have ended before its lease.
+Outcomes are recorded in batches. When the next hop cannot be reached time after time, what is claimed goes back and
+nothing more is claimed for a while, so that a long queue is not worn out against a closed door.
+
+`run` raises nothing but CancelledError; what a cancelled attempt did is in doubt, and its lease ends by itself.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final, NamedTuple, TypeVar
+
+from .events import Event, Outcome
+from .handling import Handled, Handler
+from .held import Claim, CopyState, HeldMail
+from .held import Outcome as Recorded
+from .metrics import Metrics
+from .ports import HoldUnavailableError, Journal, Report
+
+_T = TypeVar("_T")
+
+_UNREACHED: Final = 5  # claims in a row that found no next hop, after which there is none
+_RECORDINGS: Final = 20  # attempts to record outcomes
+_ATTEMPTS_IN_LEASE: Final = 2  # the message, and a report on it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseSettings:
+    """`concurrent` transactions at once; `batch` copies and `octets` of content claimed at once, twice of which may be
+    in memory. Times in seconds: `attempt` is the longest of a transaction (that of the `Sender`), `lease` of a claim;
+    `linger` gathers outcomes, `poll` is the pause when nothing is due, `pause` that when the next hop or the store
+    cannot be reached.
+    """
+
+    concurrent: int = 20
+    batch: int = 200
+    octets: int = 64 << 20
+    attempt: float = 300.0
+    lease: float = 1200.0
+    linger: float = 0.05
+    poll: float = 2.0
+    pause: float = 30.0
+
+
+class Progress(NamedTuple):
+    """What became of copies so far, by event of the journal. `unreachable`: the next hop was not; `unavailable`: the
+    hold store was not.
+    """
+
+    counts: Counter[Event]
+    unreachable: bool = False
+    unavailable: bool = False
+
+    @property
+    def copies(self) -> int:
+        """How many copies there was an outcome for, each attempt counted."""
+        return sum(count for event, count in self.counts.items() if event is not Event.REPORT_SENT)
+
+
+def nobody(_progress: Progress) -> None:
+    """Whoever does not want to know."""
+
+
+class Releaser:
+    """Delivers from one hold store; belongs to the loop it is used in. `clock` gives epoch milliseconds.
+
+    `mail` is called in a thread of its own, by one call at a time.
+    """
+
+    def __init__(
+        self,
+        mail: HeldMail,
+        handler: Handler,
+        journal: Journal,
+        metrics: Metrics,
+        report: Report,
+        *,
+        settings: ReleaseSettings,
+        clock: Callable[[], int],
+    ) -> None:
+        self.mail = mail
+        self.handler = handler
+        self.journal = journal
+        self.metrics = metrics
+        self.report = report
+        self.settings = settings
+        self.clock = clock
+        self._threads = ThreadPoolExecutor(1, "release")
+        self._stopping = asyncio.Event()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether nothing more is begun."""
+        return self._stopping.is_set()
+
+    def stop(self) -> None:
+        """Begin no further attempt: `run` and `serve` return when those under way have ended."""
+        self._stopping.set()
+
+    def close(self) -> None:
+        """Let the thread go, after the last call."""
+        self._threads.shutdown(wait=False)
+
+    async def run(self, order: str = "", progress: Callable[[Progress], None] = nobody) -> Progress:
+        """Deliver all that is due now, of one order or of all; `progress` is told after each batch."""
+        run = _Run(self, order, progress)
+        async with asyncio.TaskGroup() as group:
+            recording = group.create_task(run.record())
+            consumers = [group.create_task(run.consume()) for _ in range(self.settings.concurrent)]
+            await run.claim()
+            await asyncio.gather(*consumers)
+            run.end()
+            await recording
+        return run.progress
+
+    async def serve(self) -> None:
+        """Deliver whatever is due, until `stop`."""
+        while not self.stopping:
+            pause = self.settings.pause
+            try:
+                done = await self.run()
+            except Exception as error:  # noqa: BLE001 - the next round may go better
+                self.report("release", error)
+            else:
+                if not (done.unreachable or done.unavailable):
+                    pause = self.settings.poll
+            await self.wait(pause)
+
+    async def wait(self, seconds: float) -> None:
+        """Wait, or until `stop`."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            pass
+
+    async def in_thread(self, function: Callable[..., _T], *arguments: object) -> _T:
+        """Call the store."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+
+
+class _Run:
+    """One `run`: a claimer, several that handle what was claimed, and one that records."""
+
+    def __init__(self, releaser: Releaser, order: str, progress: Callable[[Progress], None]) -> None:
+        self._releaser = releaser
+        self._order = order
+        self._tell = progress
+        self._queue: asyncio.Queue[tuple[Claim, int] | None] = asyncio.Queue(releaser.settings.batch)
+        self._outcomes: list[Recorded] = []
+        self._news = asyncio.Event()
+        self._ended = False
+        self._unreached = 0
+        self.progress = Progress(Counter())
+
+    def end(self) -> None:
+        """All is handled: what is left is to be recorded."""
+        self._ended = True
+        self._news.set()
+
+    @property
+    def _over(self) -> bool:
+        return self._releaser.stopping or self.progress.unreachable or self.progress.unavailable
+
+    async def claim(self) -> None:
+        """Claim what is due, batch by batch, until nothing is."""
+        releaser, settings = self._releaser, self._releaser.settings
+        try:
+            while not self._over:
+                now = releaser.clock()
+                until = now + int(settings.lease * 1000)
+                arguments = (now, until, settings.batch, self._order, settings.octets)
+                claims = await releaser.in_thread(releaser.mail.claim, *arguments)
+                for claim in claims:
+                    await self._queue.put((claim, until))
+                if not claims:
+                    break
+        except HoldUnavailableError:
+            self.progress = self.progress._replace(unavailable=True)
+        finally:
+            for _ in range(settings.concurrent):
+                await self._queue.put(None)
+
+    async def consume(self) -> None:
+        """Handle claims until there is none."""
+        releaser = self._releaser
+        needed = int(_ATTEMPTS_IN_LEASE * releaser.settings.attempt * 1000)
+        while (work := await self._queue.get()) is not None:
+            claim, until = work
+            if self._over:
+                self._give_back(claim)
+            elif releaser.clock() + needed < until:  # else it waited too long, and somebody else may have it soon
+                try:
+                    self._note(await releaser.handler.handle(claim))
+                except Exception as error:  # noqa: BLE001 - the lease ends, and it is tried again
+                    releaser.report("release", error)
+
+    def _note(self, handled: Handled) -> None:
+        releaser = self._releaser
+        releaser.journal.write(handled.lines)
+        releaser.metrics.in_doubt.inc(handled.in_doubt)
+        for event, copies in handled.counts.items():
+            releaser.metrics.ordered(event, copies)
+            self.progress.counts[event] += copies
+        self._outcomes += handled.outcomes
+        self._news.set()
+        if handled.reached is not None:
+            self._unreached = 0 if handled.reached else self._unreached + 1
+            if self._unreached >= _UNREACHED:
+                self.progress = self.progress._replace(unreachable=True)
+
+    def _give_back(self, claim: Claim) -> None:
+        """What is not begun is due again: soon, or once the next hop may be there."""
+        releaser = self._releaser
+        wait = 0 if releaser.stopping else int(releaser.settings.pause * 1000)
+        said = "" if releaser.stopping else str(Outcome.UNREACHABLE)
+        due_at = releaser.clock() + wait
+        self._outcomes += [Recorded(place, CopyState.RELEASED, due_at, said) for place in claim.places]
+        self._news.set()
+
+    async def record(self) -> None:
+        """Record outcomes as they come, many at once."""
+        settings = self._releaser.settings
+        while not self._ended or self._outcomes:
+            await self._news.wait()
+            self._news.clear()
+            if not self._ended and len(self._outcomes) < settings.batch:
+                await asyncio.sleep(settings.linger)
+            outcomes, self._outcomes = self._outcomes, []
+            if outcomes:
+                await self._finish(outcomes)
+                self._tell(self.progress)
+            if self._ended:
+                self._news.set()
+
+    async def _finish(self, outcomes: Sequence[Recorded]) -> None:
+        """Record, and if the store cannot, again: what is not recorded is delivered a second time."""
+        releaser, settings = self._releaser, self._releaser.settings
+        for _ in range(_RECORDINGS):
+            try:
+                await releaser.in_thread(releaser.mail.finish, outcomes, releaser.clock())
+            except HoldUnavailableError as error:
+                failure = error
+                self.progress = self.progress._replace(unavailable=True)
+                await releaser.wait(settings.pause)
+            else:
+                return
+        releaser.report("release_record", failure)

@@ -1,0 +1,87 @@
+"""How long mail is held, by the reason it is held for, and what happens then: a standing order for each reason.
+
+What has been held for too long is EXPIRED: with a line in the journal, or with a report to the sender as well, which a
+`releaser` sends before the copy is expired. Its age is told by a `SteadyClock`, so that a clock that jumps forward
+expires nothing. Blocks like the store it is given: call it in a thread. Raises HoldUnavailableError; nothing is lost
+by that, the next time goes on.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from .held import Action, By, CopyState, HeldMail, HeldQuery, Order
+from .metrics import Metrics
+from .release import Moved, Orders
+from .steady_clock import SteadyClock
+
+AUTHOR: Final = "retention"
+OTHERS: Final = "*"
+"""Stands for every reason that is not named."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How long, in milliseconds, and whether the sender is told at the end."""
+
+    keep: int
+    tell: bool = False
+
+
+class Retention:
+    """Expires held mail; one for a store is enough, several do no harm.
+
+    `rules` go by reason, `OTHERS` must be among them. `on_batch` is asked after each batch whether to go on.
+    """
+
+    def __init__(
+        self,
+        mail: HeldMail,
+        orders: Orders,
+        metrics: Metrics,
+        clock: SteadyClock,
+        rules: Mapping[str, Rule],
+        *,
+        on_batch: Callable[[Moved], bool | None] = lambda _: True,
+    ) -> None:
+        self._mail = mail
+        self._orders = orders
+        self._metrics = metrics
+        self._clock = clock
+        self._rules = rules
+        self._on_batch = on_batch
+
+    def run_once(self) -> int:
+        """Expire what was held for too long, and set the gauges; how many copies."""
+        held = self._mail.tally(HeldQuery(), By.REASON)
+        self._gauge(min((tally.oldest for tally in held), default=0))
+        now = self._clock.now()
+        if now is None:
+            return 0
+        expired = 0
+        for tally in held:
+            rule = self._rules.get(tally.value, self._rules[OTHERS])
+            if tally.oldest < now - rule.keep:
+                expired += self._expire(tally.value, rule, now)
+        return expired
+
+    def _expire(self, reason: str, rule: Rule, now: int) -> int:
+        query = HeldQuery(reason=reason, received_before=now - rule.keep)
+        order = self._order(reason, rule, now)
+        return self._orders.carry_out(order, query, told=rule.tell, progress=self._on_batch).moved
+
+    def _order(self, reason: str, rule: Rule, now: int) -> Order:
+        """The standing order; another rule is another order. Only the first time that it is given is kept."""
+        told = "the sender is told" if rule.tell else "the sender is not told"
+        why = f"held for {reason} longer than {rule.keep // 1000} s; {told}"
+        name = f"{AUTHOR}-{reason}-{rule.keep // 1000}{'-dsn' if rule.tell else ''}"
+        return Order(name, Action.EXPIRE, now, AUTHOR, why)
+
+    def _gauge(self, oldest: int) -> None:
+        by_state = {tally.value: tally.copies for tally in self._mail.tally(HeldQuery(states=_WAITING), By.STATE)}
+        for state in _WAITING:
+            self._metrics.held_copies.labels(str(state)).set(by_state.get(state, 0))
+        self._metrics.held_oldest.set(self._clock.age(oldest) if oldest else 0)
+
+
+_WAITING: Final = frozenset({CopyState.HELD, CopyState.RELEASED})

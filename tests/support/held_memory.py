@@ -1,0 +1,251 @@
+"""Held mail in memory: keeps the contract of `filter.held.HeldMail`, for tests of what is built on it.
+
+`fail` maps the name of a method to what it raises. `store` takes messages in, `at` is when a copy came to its state.
+"""
+
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from filter.held import (
+    OPEN,
+    Action,
+    By,
+    Claim,
+    CopyState,
+    HeldLine,
+    HeldQuery,
+    Order,
+    Outcome,
+    Place,
+    Tally,
+)
+from filter.ports import HeldCopy, HeldMessage
+
+_KEPT = frozenset({CopyState.DELIVERED, CopyState.BOUNCED, CopyState.EXPIRED, CopyState.RELEASED, CopyState.HELD})
+
+
+@dataclass
+class Row:
+    """One copy."""
+
+    place: Place
+    copy: HeldCopy
+    state: CopyState
+    changed_at: int
+    order: Order | None = None
+    attempts: int = 0
+    due_at: int = 0
+    lease_until: int = 0
+    outcome: str = ""
+    released_at: int = 0
+    history: list[CopyState] = field(default_factory=list)
+
+
+class MemoryHeldMail:
+    """`HeldMail` without a disk."""
+
+    def __init__(self, *messages: HeldMessage) -> None:
+        self.messages: dict[int, HeldMessage] = {}
+        self.rows: dict[Place, Row] = {}
+        self.kept: list[Order] = []
+        self.fail: dict[str, Exception] = {}
+        self.calls: Counter[str] = Counter()
+        self._lock = threading.RLock()
+        for message in messages:
+            self.store(message)
+
+    def store(self, message: HeldMessage) -> None:
+        """Take a message in."""
+        number = len(self.messages) + 1
+        self.messages[number] = message
+        state = CopyState.PENDING if message.pending else CopyState.HELD
+        for position, copy in enumerate(message.copies):
+            place = Place(number, position)
+            self.rows[place] = Row(place, copy, state, message.received_at)
+
+    def states(self) -> dict[str, int]:
+        """How many copies are in each state."""
+        return dict(Counter(str(row.state) for row in self.rows.values()))
+
+    def _called(self, method: str) -> None:
+        self.calls[method] += 1
+        if method in self.fail:
+            raise self.fail[method]
+
+    def tally(self, query: HeldQuery, by: By) -> Sequence[Tally]:
+        """See `HeldMail`."""
+        self._called("tally")
+        found: dict[str, list[HeldLine]] = {}
+        for line in self._matching(query):
+            for value in line.rules if by is By.RULE else (str(getattr(line, by)),):
+                found.setdefault(value, []).append(line)
+        tallies = [
+            Tally(
+                value,
+                len(lines),
+                len({line.queue_id for line in lines}),
+                min(line.received_at for line in lines),
+                max(line.received_at for line in lines),
+            )
+            for value, lines in found.items()
+        ]
+        return sorted(tallies, key=lambda tally: (-tally.copies, tally.value))
+
+    def lines(self, query: HeldQuery, after: Place | None = None, limit: int = 1000) -> Sequence[HeldLine]:
+        """See `HeldMail`."""
+        self._called("lines")
+        found = sorted(line for line in self._matching(query) if after is None or line.place > after)
+        return found[:limit]
+
+    def message(self, queue_id: str, *, content: bool = True) -> tuple[HeldMessage, dict[int, HeldLine]] | None:
+        """See `HeldMail`."""
+        self._called("message")
+        for number, message in self.messages.items():
+            if message.queue_id == queue_id:
+                rows = [row for row in self.rows.values() if row.place.message == number]
+                there = content and any(row.state in OPEN for row in rows)
+                shown = message if there else replace(message, content=b"")
+                return shown, {row.place.number: self._line(row) for row in rows}
+        return None
+
+    def order(self, order: Order) -> None:
+        """See `HeldMail`."""
+        self._called("order")
+        if all(order.id != one.id for one in self.kept):
+            self.kept.insert(0, order)
+
+    def orders(self) -> Sequence[Order]:
+        """See `HeldMail`."""
+        return tuple(self.kept)
+
+    def move(self, places: Sequence[Place], to: CopyState, order: Order, at: int) -> Sequence[Place]:
+        """See `HeldMail`."""
+        self._called("move")
+        assert any(order.id == one.id for one in self.kept), "the order comes first"
+        assert to in (CopyState.RELEASED, CopyState.DISCARDED, CopyState.EXPIRED)
+        assert to is not CopyState.RELEASED or order.action is not Action.DISCARD
+        with self._lock:
+            rows = [self.rows[place] for place in places if place in self.rows]
+            moved = [row for row in rows if row.state is CopyState.HELD]
+            for row in moved:
+                self._enter(row, to, at)
+                released = to is CopyState.RELEASED
+                row.order, row.attempts, row.outcome = order, 0, ""
+                row.due_at = row.released_at = at if released else 0
+        return tuple(row.place for row in moved)
+
+    def claim(self, at: int, until: int, limit: int, order: str = "", octets: int = 64 << 20) -> Sequence[Claim]:
+        """See `HeldMail`."""
+        self._called("claim")
+        with self._lock:
+            due = [row for row in self._released(order) if row.due_at <= at and row.lease_until <= at]
+            due.sort(key=lambda row: (row.due_at, row.place))
+            by_message: dict[int, list[Row]] = {}
+            size = 0
+            for row in due[:limit]:
+                number = row.place.message
+                if number not in by_message:
+                    size += len(self.messages[number].content)
+                    if by_message and size > octets:
+                        break
+                by_message.setdefault(number, []).append(row)
+                row.lease_until = until
+        return tuple(self._claimed(number, rows) for number, rows in by_message.items())
+
+    def finish(self, outcomes: Sequence[Outcome], at: int) -> None:
+        """See `HeldMail`."""
+        self._called("finish")
+        with self._lock:
+            for place, state, due_at, outcome in outcomes:
+                row = self.rows[place]
+                assert state in _KEPT
+                if row.state is not CopyState.RELEASED:
+                    continue
+                self._enter(row, state, at)
+                row.attempts += 1
+                row.lease_until = 0
+                row.outcome = outcome
+                row.due_at = due_at if state is CopyState.RELEASED else 0
+
+    def waiting(self, order: str = "") -> tuple[int, int]:
+        """See `HeldMail`."""
+        released = list(self._released(order))
+        return len(released), min((row.due_at for row in released), default=0)
+
+    def confirm_pending(self, before: int, at: int) -> int:
+        """See `HeldMail`."""
+        old = [row for row in self.rows.values() if row.state is CopyState.PENDING]
+        old = [row for row in old if self.messages[row.place.message].received_at < before]
+        for row in old:
+            self._enter(row, CopyState.HELD, at)
+        return len(old)
+
+    def erase_message(self, queue_id: str) -> bool:
+        """See `HeldMail`."""
+        numbers = [number for number, message in self.messages.items() if message.queue_id == queue_id]
+        for number in numbers:
+            del self.messages[number]
+            self.rows = {place: row for place, row in self.rows.items() if place.message != number}
+        return bool(numbers)
+
+    def erase_subjects(self, subjects: Sequence[str]) -> int:
+        """See `HeldMail`."""
+        gone = [row.place for row in self.rows.values() if row.copy.subject_key in subjects]
+        for place in gone:
+            del self.rows[place]
+        left = {place.message for place in self.rows}
+        self.messages = {number: message for number, message in self.messages.items() if number in left}
+        return len(gone)
+
+    def rewrap(self, limit: int = 1000) -> int:
+        """See `HeldMail`; there are no keys here."""
+        return min(limit, 0)
+
+    def _enter(self, row: Row, state: CopyState, at: int) -> None:
+        row.history.append(state)
+        row.state = state
+        row.changed_at = at
+
+    def _released(self, order: str) -> Iterator[Row]:
+        for row in self.rows.values():
+            if row.state is CopyState.RELEASED and row.order and order in ("", row.order.id):
+                yield row
+
+    def _claimed(self, number: int, rows: list[Row]) -> Claim:
+        rows.sort(key=lambda row: row.place)
+        return Claim(
+            self.messages[number],
+            tuple(row.place for row in rows),
+            tuple(row.place.number for row in rows),
+            tuple(row.order for row in rows if row.order),
+            tuple(row.attempts for row in rows),
+            tuple(row.released_at for row in rows),
+        )
+
+    def _matching(self, query: HeldQuery) -> Iterator[HeldLine]:
+        for row in self.rows.values():
+            line = self._line(row)
+            asked = {
+                name: getattr(query, name)
+                for name in ("campaign", "label", "reason", "declared", "controller", "brand", "topic", "queue_id")
+            }
+            if (
+                (not query.states or line.state in query.states)
+                and all(not value or getattr(line, name) == value for name, value in asked.items())
+                and (not query.rule or query.rule in line.rules)
+                and (not query.subjects or line.subject in query.subjects)
+                and line.received_at >= query.received_from
+                and (not query.received_before or line.received_at < query.received_before)
+            ):
+                yield line
+
+    def _line(self, row: Row) -> HeldLine:
+        message, copy = self.messages[row.place.message], row.copy
+        return HeldLine(
+            *(row.place, message.queue_id, row.state, message.received_at, row.changed_at),
+            *(message.campaign, message.label, message.score, copy.reason, copy.state, copy.evidence),
+            *(message.declared, message.controller, message.brand, message.topic, copy.subject_key),
+            *(len(message.content), row.attempts, row.due_at, row.outcome, row.order.id if row.order else ""),
+        )
