@@ -15,6 +15,7 @@ from support.processes import run, wait_until
 from support.running import Running, consentry, environment
 from support.script_sink import ScriptSink
 
+from filter.master_keys import load_vault
 from filter.users import hash_password
 
 pytestmark = pytest.mark.integration
@@ -304,6 +305,7 @@ def test_a_damaged_store_stops_the_start(tmp_path: Path, sink: ScriptSink, rules
     """Held mail that cannot be read is never made anew: the start fails, and says which file it is (E7, I3)."""
     (tmp_path / "var" / "hold").mkdir(mode=0o700, parents=True)
     (tmp_path / "var" / "hold" / "held.sqlite").write_bytes(b"not a database" * 1000)
+    load_vault(tmp_path / "var" / "keys" / "hold.key")
     with Running(tmp_path, sink.port, cache=rules_cache, workers=1) as relay:
         assert relay.wait_end() == 2
         assert "held.sqlite" in relay.printed
