@@ -142,6 +142,8 @@ TRANSPORT = (
     "smtp_door",
     "smtp_service",
     "http_in",
+    "notice_mail",
+    "notices",
 )
 OUTERMOST = (
     "config_values",
