@@ -84,8 +84,14 @@ class CampaignWatch:
 
     def note(self, incoming: Incoming, judged: Judged) -> None:
         """Count a message that was taken, or refused by the policy for good."""
-        if not self._sightings.note(incoming, judged):
-            self._metrics.campaigns_overflow.inc()
+        try:
+            counted = self._sightings.note(incoming, judged)
+        except Exception as error:  # noqa: BLE001 -- a fault in counting must not become one of the message
+            self._metrics.error("campaigns")
+            logs.fault("campaigns_failed", error, part="note")
+        else:
+            if not counted:
+                self._metrics.campaigns_overflow.inc()
 
     # Beside it
 

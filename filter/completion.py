@@ -20,9 +20,15 @@ from .policy import Disposition
 from .ports import HoldStore, Journal, Report
 
 
+def _nobody(_incoming: Incoming, _judged: Judged) -> None:
+    """Nobody follows campaigns."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """Completes messages; one for each pipeline. `clock` gives epoch milliseconds."""
+    """Completes messages; one for each pipeline. `clock` gives epoch milliseconds; `note` follows campaigns: it is told
+    of each message that was taken, or refused for good by the policy, once.
+    """
 
     diverter: Diverter
     hold: HoldStore
@@ -30,11 +36,13 @@ class Completion:
     metrics: Metrics
     clock: Callable[[], int]
     report: Report
+    note: Callable[[Incoming, Judged], None] = _nobody
     _confirming: set[asyncio.Task[None]] = field(default_factory=set, init=False)
 
     async def complete(self, incoming: Incoming, judged: Judged, header: bytes, code: int, deadline: float) -> None:
         """Complete a message; `code` is what the next hop answered, `deadline` (time of the loop) ends diverting."""
         try:
+            self.note(incoming, judged)
             await self._say_and_send(incoming, judged, header, code, deadline)
         finally:
             if is_pending(judged):

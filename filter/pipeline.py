@@ -177,7 +177,7 @@ class Transaction:
                 if Known.TAKEN in known and has_message_id(content) and await self._claim(flight):
                     return await self._suppress()
                 judged = self._judge(incoming, died_before=Known.UNSCANNABLE in known)
-                self._refuse_by_policy(judged)
+                self._refuse_by_policy(incoming, judged)
                 header = self._header(incoming)
                 await self._store(incoming, judged, header)
                 code = await self._relay(judged.those(_RELAY), (header, content))
@@ -241,12 +241,13 @@ class Transaction:
         pipeline.journal.write(judged.lines)
         return judged
 
-    def _refuse_by_policy(self, judged: Judged) -> None:
+    def _refuse_by_policy(self, incoming: Incoming, judged: Judged) -> None:
         """One copy that must wait makes all wait; a message is rejected as a whole when every copy is."""
         if judged.those(_TEMPFAIL):
             reply = replies.POLICY_DEFERRED if judged.decision else replies.NOT_JUDGED
             raise _TurnedAwayError(Outcome.POLICY, reply)
         if len(judged.those(_REJECT)) == len(judged.copies):
+            self._pipeline.completion.note(incoming, judged)
             raise _TurnedAwayError(Outcome.POLICY, replies.REJECTED)
 
     def _header(self, incoming: Incoming) -> bytes:

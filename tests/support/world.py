@@ -14,7 +14,7 @@ from filter.decision import Decider
 from filter.diverting import Diverter
 from filter.envelope import Client, MailFrom, RcptTo
 from filter.errors import AddressError
-from filter.judging import Judge
+from filter.judging import Judge, Judged
 from filter.labels import Label, SegmentLabel
 from filter.message_key import MessageKeyer
 from filter.metrics import Metrics
@@ -93,6 +93,7 @@ class World:
         self.registry = CollectorRegistry()
         self.metrics = Metrics(self.registry)
         self.reported: list[str] = []
+        self.noted: list[tuple[str, Judged]] = []
         self.now = NOON
         diverter = Diverter(self.side if divert else None, divert_address, self.hold, self._report)
         self.pipeline = Pipeline(
@@ -105,6 +106,7 @@ class World:
                 metrics=self.metrics,
                 clock=self._clock,
                 report=self._report,
+                note=lambda incoming, judged: self.noted.append((incoming.queue_id, judged)),
             ),
             hold=self.hold,
             flights=self.flights,

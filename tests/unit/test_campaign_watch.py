@@ -1,6 +1,7 @@
 """A worker's view of campaigns: decisions as last read, counts that get to the ledger, one alert for a burst."""
 
 import asyncio
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -270,3 +271,11 @@ def test_personal_mail_is_forgotten(worker: Callable[[], Worker]) -> None:
 
     run(one, doing=doing)
     assert [line.campaign for line in one.ledger.campaigns()] == ["news"]
+
+
+def test_a_fault_in_counting_is_none_of_the_message(worker: Callable[[], Worker]) -> None:
+    """Whatever counting meets, the message goes its way, and the fault is counted."""
+    one = worker()
+    incoming, judged = judged_mail("news")
+    one.watch.note(incoming, dataclasses.replace(judged, copies=None))  # type: ignore[arg-type]
+    assert one.count("errors_total", where="campaigns") == 1

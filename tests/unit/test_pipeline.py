@@ -345,6 +345,27 @@ def test_a_message_rejected_for_all_is_refused(world: World) -> None:
 # Messages that come again
 
 
+@pytest.mark.parametrize(
+    ("words", "answer", "noted"),
+    [
+        (("relay", "hold", "reject"), fakes.TAKEN, 1),
+        (("hold",), fakes.TAKEN, 1),
+        (("reject", "reject"), fakes.TAKEN, 1),
+        (("relay", "tempfail"), fakes.TAKEN, 0),
+        (("relay",), DEFERRED, 0),
+        (("relay",), REFUSED, 0),
+    ],
+)
+def test_campaigns_hear_once_of_what_was_taken_or_refused_for_good(
+    world: World, words: tuple[str, ...], answer: Reply, noted: int
+) -> None:
+    """A message counts when it was taken or the policy refused it for good, and not each time its client tries."""
+    world.hop.final = answer
+    world.send([rcpt(word, number) for number, word in enumerate(words)])
+    assert len(world.noted) == noted
+    assert all(len(judged.copies) == len(words) for _, judged in world.noted)
+
+
 def test_two_equal_messages_are_two_messages(world: World) -> None:
     """What the client knows was taken is not recognised again: equal alerts are all delivered (D7)."""
     assert [world.send([rcpt("relay")]).code for _ in range(2)] == [250, 250]
