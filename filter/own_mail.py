@@ -11,13 +11,13 @@ import textwrap
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from .data_reader import is_regular
 from .envelope import MailFrom, RcptTo
 
 WIDTH: Final = 76  # octets of a line without CRLF; RFC 5322 section 2.1.1 asks for at most 78
 MAX_LINE: Final = 998  # octets of a line without CRLF; section 2.1.1
 _MAX_TEXT: Final = 900  # characters of something from outside: stays on one line even if it cannot be folded
 _FOLD: Final = re.compile(rb"(?<=[^ ]) (?=[^ ])")  # where a line may be folded and give the same when unfolded
-_BARE: Final = re.compile(rb"\r(?!\n)|(?<!\r)\n|\0")
 _STRANGE: Final = re.compile(r"[^A-Za-z0-9.:_\[\]-]")
 
 
@@ -75,7 +75,7 @@ def domain(text: str) -> str:
 
 def stands_plain(octets: bytes) -> bool:
     """Whether the lines are ones that SMTP takes as they are."""
-    return not _BARE.search(octets) and max(map(len, octets.split(b"\r\n"))) <= MAX_LINE
+    return is_regular(octets) and max(map(len, octets.split(b"\r\n"))) <= MAX_LINE
 
 
 def quoted_printable(octets: bytes) -> bytes:
