@@ -1,7 +1,8 @@
 """Releases held copies whose recipients have consented since: the standing order `auto`, where the operator wants it.
 
 A pass looks at every copy that is held for a reason that consent can cure, batch by batch, and costs nothing while
-`version` is what it was at the last whole pass: no consent, rule or decision has changed. The check is that of every
+`version` is what it was at the last whole pass: no consent, rule or decision has changed (None: there is no consent
+to look up). The check is that of every
 release (`recheck`), and the `releaser` makes it again right before it delivers. What is held because of a block, or
 was never judged, is left to people.
 
@@ -62,7 +63,7 @@ class AutoRelease:
     async def run_once(self) -> int:
         """Release whatever may go now; how many copies."""
         version = self._version()
-        if version == self._passed:
+        if version is None or version == self._passed:
             return 0
         released = 0
         for reason in CURABLE:

@@ -95,6 +95,12 @@ class ConsentIndex:
             self.env.set_mapsize(0)
             return self.env.begin(self._records)
 
+    @property
+    def commits(self) -> int:
+        """How many commits there have been, of every process."""
+        number: int = self.env.info()["last_txnid"]
+        return number
+
     def answer(self, subject: Subject, scope: Scope, at: int, max_age: int) -> ConsentAnswer:
         """The consent of a subject in a scope at an instant, as of the newest commit."""
         try:

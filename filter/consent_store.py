@@ -146,6 +146,12 @@ class ConsentStore:
         except _UNREADABLE as error:
             raise self._unreadable(error) from error
 
+    def version(self) -> tuple[str, int]:
+        """Another value after each change, by whichever process; costs microseconds."""
+        with self._reading():
+            index = self._look()
+            return self._name, index.commits
+
     def show(self, address: str, channel: Channel, at: int) -> Account:
         """Everything on record that concerns an address, and the answer in every scope that its records name."""
         subject = self.keyer.subject(address, channel)

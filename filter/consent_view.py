@@ -34,6 +34,13 @@ class LateConsent:
         """Whether the data is older than the configured bound."""
         return self._opened().stale(at)
 
+    def version(self) -> tuple[str, int] | None:
+        """Another value after each change of the index; None while there is none."""
+        try:
+            return self._opened().version()
+        except ConsentDataError:
+            return None
+
     @property
     def available(self) -> bool:
         """Whether there is an index to look into; tries to open it."""

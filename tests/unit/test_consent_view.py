@@ -68,3 +68,18 @@ def test_a_bad_address_stays_one(tmp_path: Path) -> None:
     with pytest.raises(AddressError):
         view.lookup("no address", SCOPE, NOW)
     view.close()
+
+
+def test_the_version_tells_of_changes(tmp_path: Path) -> None:
+    """None without an index; the same until somebody writes."""
+    clock = Clock()
+    view = view_of(tmp_path / "consent", clock)
+    assert view.version() is None
+    with ConsentStore(tmp_path / "consent", KEYER, readonly=False) as writer:
+        clock.now += RETRY_EVERY
+        before = writer.version()
+        assert before == writer.version()
+        writer.touch(NOW)
+        assert writer.version() != before
+    assert view.version() is not None
+    view.close()
