@@ -1,8 +1,11 @@
-"""What the pipeline costs beside judging: one message, one recipient, next hop in memory, journal and flights for real.
+"""What the pipeline costs beside judging: one message, one recipient, next hop in memory, the rest for real.
+
+Campaigns are followed; their fingerprint, which costs something too, is constant here (see bench_campaign.py).
 
 python tests/bench/bench_pipeline.py [MESSAGES]
 """
 
+import dataclasses
 import sys
 import tempfile
 import time
@@ -18,6 +21,8 @@ from support import fakes  # noqa: E402 - found by the line above
 from support.world import CLIENT, MAIL, PROMOTION, SERVICE, decider, rcpt  # noqa: E402
 
 from filter.address import SubjectKeyer  # noqa: E402
+from filter.campaign_store import SqliteLedger  # noqa: E402
+from filter.campaign_watch import CampaignWatch, Tripwire  # noqa: E402
 from filter.completion import Completion  # noqa: E402
 from filter.diverting import Diverter  # noqa: E402
 from filter.envelope import Client, MailFrom, RcptTo  # noqa: E402
@@ -71,9 +76,16 @@ async def _measure(directory: Path, content: bytes, count: int) -> tuple[float, 
     script = fakes.Script()
     hold, metrics = fakes.HoldStore(script), Metrics(CollectorRegistry())
     hop = NextHop("hop", script)
-    judge = Judge(decider, SubjectKeyer(b"s" * 32), metrics, _report)
+    journal = FileJournal(directory / "journal", "0", now)
+    tripwire = Tripwire(copies=100, window=3_600_000)
+    watch = CampaignWatch(
+        SqliteLedger(directory), tripwire, lambda message: message.subject, journal=journal, metrics=metrics, clock=now
+    )
+    deciding = dataclasses.replace(decider(), fingerprint=lambda _message: "c" * 32, decisions=watch.decision)
+    judge = Judge(lambda: deciding, SubjectKeyer(b"s" * 32), metrics, _report)
     flights = Flights(directory / "flights", 0, slots=8)
-    with FileJournal(directory / "journal", "0", now) as journal:
+    await watch.start()
+    with journal:
         pipeline = Pipeline(
             judge=judge,
             next_hop=hop,
@@ -84,6 +96,7 @@ async def _measure(directory: Path, content: bytes, count: int) -> tuple[float, 
                 metrics=metrics,
                 clock=now,
                 report=_report,
+                note=watch.note,
             ),
             hold=hold,
             flights=flights,
@@ -108,6 +121,7 @@ async def _measure(directory: Path, content: bytes, count: int) -> tuple[float, 
             started = time.perf_counter()
             judge.judge(incoming, died_before=False)
             alone.append(time.perf_counter() - started)
+        await watch.stop()
     flights.close()
     return min(through), min(alone)  # other work on the machine only adds
 
