@@ -81,7 +81,7 @@ class HeldLine(NamedTuple):
     queue_id: str
     state: CopyState
     received_at: int
-    changed_at: int
+    changed_at: int  # when it came into its state; another attempt is no change
     campaign: str
     label: str
     score: float
@@ -164,9 +164,9 @@ class HeldMail(Protocol):
         """Copies that match, in the order they were stored, from after that place on."""
 
     def message(self, queue_id: str, *, content: bool = True) -> "tuple[HeldMessage, Mapping[int, HeldLine]] | None":
-        """A message with its content (empty if it is gone) and the lines of its copies; None if there is none.
+        """A message with its content (empty if it is gone) and the lines of its copies, by their position in it.
 
-        Without `content` that is not read, and empty. Raises DamagedMessageError.
+        None if there is none. Without `content` that is not read, and empty. Raises DamagedMessageError.
         """
 
     def order(self, order: Order) -> None:
@@ -195,7 +195,7 @@ class HeldMail(Protocol):
         """
 
     def waiting(self, order: str = "") -> tuple[int, int]:
-        """How many copies are RELEASED, and when the next is due (0: none). Of one order, or of all."""
+        """How many copies are RELEASED, and when the next is due, or its lease ends (0: none). Of one order, or all."""
 
     def confirm_pending(self, before: int, at: int) -> int:
         """Take PENDING copies of messages received before then as HELD: whoever would have voided them is long gone."""

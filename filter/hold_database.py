@@ -22,8 +22,10 @@ from .hold_codec import (
     Packed,
     StoredMessage,
     pack_record,
+    read_message,
     unpack,
     unpack_record,
+    with_copies,
 )
 from .hold_counts import Counts, Member
 from .hold_schema import UNREADABLE, open_file
@@ -197,6 +199,27 @@ class HoldDatabase:
         for table, column in (("content", "message"), ("copy", "message"), ("message", "id")):
             self.connection.execute(f"DELETE FROM {table} WHERE {column} = ?", (message,))  # noqa: S608 - a closed list of names
 
+    def remove_copies(self, message: int, numbers: Collection[int]) -> None:
+        """Remove these copies of a message, and the message if none is left."""
+        copies = self.changing(message)
+        left = [copy for copy in copies if copy.number not in numbers]
+        if not left:
+            self.remove(message)
+            return
+        self._counts.changed([(copy.lot, copy.state) for copy in copies], [(copy.lot, copy.state) for copy in left])
+        for copy in copies:
+            if copy.number in numbers:
+                self._counts.ordered(_waits_for(copy.record), "")
+                self.connection.execute("DELETE FROM copy WHERE message = ? AND number = ?", (message, copy.number))
+        if OPEN.isdisjoint(copy.state for copy in left):
+            self.connection.execute("DELETE FROM content WHERE message = ?", (message,))
+        with suppress(DamagedMessageError):  # which stays damaged
+            row = read_message(self.connection.execute(_SELECT_MESSAGE, (message,)).fetchone() or ())
+            row = with_copies(row, len(left))
+            self.connection.execute(
+                "UPDATE message SET copies = ?, digest = ? WHERE id = ?", (row.copies, row.digest, message)
+            )
+
     def remember(self, key: bytes, kind: Known, at: int) -> None:
         """Remember a message key from now on."""
         self.connection.execute("INSERT OR REPLACE INTO message_key (key, kind, at) VALUES (?, ?, ?)", (key, kind, at))
@@ -213,6 +236,10 @@ class HoldDatabase:
     def note(self, name: str, value: str) -> None:
         """Keep a remark on the store as a whole, in place of an earlier one of that name."""
         self.connection.execute("INSERT OR REPLACE INTO note (name, value) VALUES (?, ?)", (name, value))
+
+    def forget_note(self, name: str) -> None:
+        """Keep the remark no more."""
+        self.connection.execute("DELETE FROM note WHERE name = ?", (name,))
 
     def prune(self, before: int, limit: int) -> int:
         """Remove keys and void messages from before that time (epoch milliseconds), so many at most; how many."""

@@ -25,6 +25,7 @@ from .flights import now
 from .hold_check import Findings, backup, check
 from .hold_codec import StoredMessage, pack
 from .hold_database import HoldDatabase
+from .hold_erase import finish_erasing
 from .hold_queue import HoldQueue
 from .hold_scan import Damage, StoredCopy
 from .hold_schema import CHECK_TIME
@@ -220,6 +221,7 @@ class HoldStore:
                 self._commit([lambda database: removed.append(self._prune(database))])
                 if sum(removed) >= PRUNE_ROWS:
                     self._prune_at = 0.0  # there is more
+                finish_erasing(self._writer)
 
     def _prune(self, database: HoldDatabase) -> int:
         return database.prune(self._clock() - self._settle_window, PRUNE_ROWS)

@@ -192,7 +192,7 @@ class MemoryHeldMail:
 
     def erase_subjects(self, subjects: Sequence[str]) -> int:
         """See `HeldMail`."""
-        gone = [row.place for row in self.rows.values() if row.copy.subject_key in subjects]
+        gone = [row.place for row in self.rows.values() if row.copy.subject_key in set(subjects) - {""}]
         for place in gone:
             del self.rows[place]
         left = {place.message for place in self.rows}
@@ -205,8 +205,9 @@ class MemoryHeldMail:
 
     def _enter(self, row: Row, state: CopyState, at: int) -> None:
         row.history.append(state)
+        if row.state is not state:
+            row.changed_at = at
         row.state = state
-        row.changed_at = at
 
     def _released(self, order: str) -> Iterator[Row]:
         for row in self.rows.values():
