@@ -1,4 +1,4 @@
-"""A thread that writes for callers in event loops: one transaction for all who wait, and each is told what became of it.
+"""A thread that writes for callers in event loops: one transaction for all who wait, each told what became of it.
 
 What comes while it writes goes into the next batch. `close` writes what waits. If the await is cancelled, the write may
 still take place. `submit` raises what the batch's writer says became of the job.

@@ -94,7 +94,7 @@ class Postgres:
     def database(self) -> str:
         """A new database of the role, which may do nothing outside of it; gives its URL, without the password."""
         name = f"test_{secrets.token_hex(6)}"
-        self.execute(f'CREATE DATABASE "{name}" OWNER {ROLE}')  # type: ignore[arg-type] # our own name
+        self.execute(f'CREATE DATABASE "{name}" OWNER {ROLE}')
         return self.url(name)
 
     def url(self, database: str = "postgres", role: str = ROLE) -> str:
