@@ -9,7 +9,10 @@ from dataclasses import dataclass, field, replace
 import pytest
 from prometheus_client import CollectorRegistry
 from support.fakes import NextHop, Script
+from support.held import NOW, held_message
+from support.held_backends import BACKENDS
 
+from filter.campaign_store import SqliteLedger
 from filter.campaigns import CampaignLine
 from filter.delivery import Sender
 from filter.envelope import Client
@@ -379,3 +382,26 @@ def test_state_is_private(world):
         "notice.json": 0o600,
         "notice.lock": 0o600,
     }
+
+
+@pytest.mark.parametrize("store", BACKENDS)
+def test_notice_of_the_stores_themselves(world, tmp_path, store):
+    """What the stores of held mail and campaigns answer is what the notice says."""
+    backend = BACKENDS[store](tmp_path)
+    ledger = SqliteLedger(tmp_path / "ledger")
+    try:
+        ledger.add([LINE])
+        made = [replace(held_message(f"Q{number}"), campaign=LINE.campaign) for number in range(3)]
+        backend.store(*made, replace(made[0], queue_id="Q9", received_at=NOW - 7 * DAY))
+        world.held, world.ledger = backend.mail, ledger
+        assert world.run(NOW + HOUR) is Ran.SENT
+        backend.store(replace(made[0], queue_id="Q10", received_at=NOW + HOUR + 1))
+        assert world.run(NOW + 2 * HOUR) is Ran.SENT
+    finally:
+        backend.close()
+        ledger.close()
+    assert '4 copies of 4 messages: campaign abababababab, "Your … is waiting", from bank.example' in world.texts[0]
+    assert "the oldest was received 7 days ago" in world.texts[0]
+    assert "1 copy held for objected, from" in world.texts[0]
+    assert "1 copy was held since" in world.texts[1]
+    assert "5 held in all" in world.texts[1]
