@@ -7,14 +7,21 @@ ConfigError, RuleError or ConsentDataError, whose text says what to do.
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from . import credentials
 from .address import SubjectKeyer
+from .campaign_store import SqliteLedger
+from .campaigns import CampaignLedger
 from .classify import Classifier
 from .config import Config, load_config, parse_config, read_config
 from .consent_store import ConsentStore
-from .decision import ConsentView, Decider
+from .decision import ConsentView, Decider, Decisions, no_decision
 from .errors import ConsentDataError
+from .held import HeldMail
+from .hold_codec import HoldDataError
+from .hold_review import HeldReview
+from .hold_schema import FILE_NAME
 from .keys import load_key
 from .master_keys import load_vault
 from .rule_files import LoadedRules, load
@@ -63,13 +70,43 @@ def consent_store(config: Config, *, readonly: bool = True) -> ConsentStore:
 
 def vault(config: Config, *, create: bool = False) -> Vault:
     """The master keys of held mail; with `create`, a missing key file is made where no mail is held yet."""
-    held = config.store.dir / "hold" / "held.sqlite"
+    held = config.store.dir / "hold" / FILE_NAME
     return load_vault(config.hold_key_file, create=create and not held.exists())
 
 
-def decider(config: Config, loaded: LoadedRules, consent: ConsentView | None) -> Decider:
-    """Everything that is needed to decide about messages."""
-    return Decider(Classifier(loaded.rules), consent, config.streams(), config.decision_policy())
+class OpenHeldMail(HeldMail, Protocol):
+    """Held mail that somebody has to close."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
+class OpenLedger(CampaignLedger, Protocol):
+    """A campaign ledger that somebody has to close."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
+def held_mail(config: Config) -> OpenHeldMail:
+    """Held mail of a configuration, for review. Raises HoldDataError if there is none, and HoldKeyError."""
+    directory = config.store.dir / "hold"
+    if not (directory / FILE_NAME).exists():
+        raise HoldDataError(f"{directory}: no held mail there yet; the relay makes it when it starts: consentry run")
+    return HeldReview(directory, vault(config))
+
+
+def campaign_ledger(config: Config) -> OpenLedger:
+    """The campaign ledger of a configuration; made if there is none."""
+    return SqliteLedger(config.store.dir / "hold")
+
+
+def decider(
+    config: Config, loaded: LoadedRules, consent: ConsentView | None, decisions: Decisions = no_decision
+) -> Decider:
+    """Everything that is needed to decide about messages; `decisions` are those of reviewers on campaigns."""
+    streams, policy = config.streams(), config.decision_policy()
+    return Decider(Classifier(loaded.rules), consent, streams, policy, decisions=decisions)
 
 
 @dataclass(frozen=True, slots=True)

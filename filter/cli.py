@@ -1,7 +1,7 @@
 """The command line: `consentry classify`, `explain`, `config check`, `demo`.
 
 Each command reads its input, calls one function and shows the result; nothing is decided here. The others stand in
-`cli_run`, `cli_consent` and `cli_rules`.
+`cli_run`, `cli_consent`, `cli_rules`, `cli_held`, `cli_orders` and `cli_campaign`.
 """
 
 import base64
@@ -19,7 +19,9 @@ from rich.table import Table
 from . import __version__, app, console
 from .allocator import keep_freed_memory
 from .classify import Classification, Classifier
+from .cli_campaign import campaign_commands
 from .cli_consent import consent_commands
+from .cli_held import held_commands
 from .cli_rules import rules_commands
 from .cli_run import run_commands
 from .config import Config, load_config
@@ -44,6 +46,8 @@ cli.add_typer(run_commands)
 cli.add_typer(config_commands, name="config")
 cli.add_typer(rules_commands, name="rules")
 cli.add_typer(consent_commands, name="consent")
+cli.add_typer(held_commands, name="held")
+cli.add_typer(campaign_commands, name="campaign")
 
 ConfigFile = Annotated[
     Path | None,

@@ -44,6 +44,7 @@ class Event(StrEnum):
     BOUNCED = "bounced"  # could not be delivered, for good
     DISCARDED = "discarded"  # held copies, by order
     EXPIRED = "expired"  # held copies, after their time
+    ERASED = "erased"  # somebody had held copies, in any state, erased
     REPORT_SENT = "report_sent"  # the next hop took a report to the sender on copies that were not delivered
     STARTED = "started"  # a worker
     STOPPED = "stopped"  # a worker
@@ -108,6 +109,7 @@ FIELDS: Final[Mapping[Event, tuple[str, ...]]] = {
     Event.BOUNCED: (*_COPIES, "order", "why", "code", "told"),
     Event.DISCARDED: (*_COPIES, "order"),
     Event.EXPIRED: (*_COPIES, "order", "told"),
+    Event.ERASED: (*_COPIES, "author"),
     Event.REPORT_SENT: (*_COPIES, "order", "code"),
     Event.STARTED: (*_ABOUT, "worker", "version", "ruleset"),
     Event.STOPPED: (*_ABOUT, "worker", "version", "ruleset"),
@@ -287,3 +289,9 @@ def _stream(judged: Decision | None) -> dict[str, object]:
         return dict.fromkeys(_STREAM, "")
     stream = judged.stream
     return {"controller": stream.controller, "brand": stream.brand, "topic": stream.topic, "mode": stream.mode}
+
+
+def erased(queue_id: str, at: int, subjects: Sequence[str], count: int, author: str) -> Line:
+    """So many copies are erased: of a message, or those of a recipient, who has these subject keys."""
+    line: dict[str, object] = {"queue_id": queue_id, "event": Event.ERASED, "at": at}
+    return {**line, "recipients": count, "subjects": list(subjects), "author": author}

@@ -96,5 +96,10 @@ def next_hop(config: Config, hosts: tuple[Endpoint, ...]) -> NextHopOptions:
     )
 
 
+def milliseconds(duration: timedelta) -> int:
+    """A duration as those take it who reckon with times of messages."""
+    return duration // timedelta(milliseconds=1)
+
+
 def _seconds(duration: timedelta) -> float:
     return duration.total_seconds()

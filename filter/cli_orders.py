@@ -1,0 +1,305 @@
+"""`consentry held release|discard|expire`: orders about held mail, placed, carried out and told.
+
+An order is kept before anything moves, and the same one can be given again: it goes on where it stopped. Every released
+copy is checked again right before it goes; who objected does not get it, whatever the order says.
+"""
+
+import asyncio
+import secrets
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Annotated, Final
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.prompt import Confirm
+
+from . import app, console
+from .cli_options import AsJson, Author, ConfigFile, Yes, login_name
+from .cli_query import Conditions, query, with_options
+from .config import Config
+from .display import visible
+from .errors import InputError
+from .events import Event
+from .held import Action, By, HeldQuery, Order
+from .held_documents import order_document
+from .held_view import in_words
+from .metrics import Metrics
+from .ports import Journal
+from .release import Moved, Orders
+from .reviewing import ReviewStores, command_journal, command_metrics, review_stores
+
+order_commands = typer.Typer()
+
+OrderId = Annotated[
+    str, typer.Option("--order", metavar="ID", help="Go on with this order, given before.", show_default=False)
+]
+OptionalWhy = Annotated[str, typer.Option(help="The reason; kept with the order. Required.", show_default=False)]
+Everything = Annotated[bool, typer.Option("--all", help="Everything that is held, if no condition is given.")]
+NoWait = Annotated[
+    bool, typer.Option("--no-wait", help="Leave the delivery to the relay that runs, and do not wait for it.")
+]
+Despite = Annotated[
+    bool,
+    typer.Option(
+        "--despite",
+        help="Release what is held only because something is not known: no consent on record, stale data, unsure. "
+        "On your responsibility, and kept in the journal. Objections and blocks stop a copy all the same.",
+    ),
+]
+TellSenders = Annotated[bool, typer.Option("--tell-senders", help="Send a report to their senders, where one is due.")]
+
+_DONE: Final = {Action.RELEASE: "Released", Action.DISCARD: "Discarded", Action.EXPIRE: "Expired"}
+_OUTCOMES: Final = {
+    Event.RELEASED: "{} were delivered to the next hop.",
+    Event.EXPIRED: "{} expired, after their senders were told where that is due.",
+    Event.BOUNCED: "{} were refused for good; their senders were told where that is due.",
+    Event.RELEASE_DEFERRED: "{} could not be delivered now and are tried again.",
+    Event.RELEASE_STOPPED: "{} were stopped by the check:",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class How:
+    """How an order is placed: by whom and why, asked before or not, waited for or not, or the one placed before."""
+
+    why: str
+    author: str
+    yes: bool = False
+    no_wait: bool = False
+    despite: bool = False
+    tell_senders: bool = False
+    order: str = ""
+
+
+@dataclass(slots=True)
+class Placed:
+    """What became of an order; `order` is None if nothing matched. Counts are copies; `left` to the relay or not."""
+
+    order: Order | None = None
+    moved: Moved = field(default_factory=Moved)
+    delivered: Counter[Event] = field(default_factory=Counter)
+    stopped: Counter[str] = field(default_factory=Counter)  # by reason
+    waiting: int = 0
+    left: bool = False
+    unreachable: bool = False
+
+    @property
+    def whole(self) -> bool:
+        """Whether everything went as ordered."""
+        waits = self.waiting and not self.left
+        return not (self.stopped or self.unreachable or self.delivered[Event.BOUNCED] or waits)
+
+
+@order_commands.command()
+@with_options(Conditions)
+def release(
+    *,
+    conditions: Conditions,
+    why: OptionalWhy = "",
+    author: Author = "",
+    everything: Everything = False,
+    despite: Despite = False,
+    no_wait: NoWait = False,
+    order: OrderId = "",
+    yes: Yes = False,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Release held copies: consent and policy are checked again for each, right before it goes.
+
+    What may not go stays held. What the next hop cannot take now is tried again by the relay.
+    """
+    how = How(why=why, author=author, yes=yes, no_wait=no_wait, despite=despite, order=order)
+    _place_and_tell(Action.RELEASE, conditions, how, app.settings(config), everything=everything, as_json=as_json)
+
+
+@order_commands.command()
+@with_options(Conditions)
+def discard(
+    *,
+    conditions: Conditions,
+    why: OptionalWhy = "",
+    author: Author = "",
+    everything: Everything = False,
+    order: OrderId = "",
+    yes: Yes = False,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Discard held copies: they are never delivered, and their content goes. Senders are not told."""
+    how = How(why=why, author=author, yes=yes, order=order)
+    _place_and_tell(Action.DISCARD, conditions, how, app.settings(config), everything=everything, as_json=as_json)
+
+
+@order_commands.command()
+@with_options(Conditions)
+def expire(
+    *,
+    conditions: Conditions,
+    why: OptionalWhy = "",
+    author: Author = "",
+    everything: Everything = False,
+    tell_senders: TellSenders = False,
+    no_wait: NoWait = False,
+    order: OrderId = "",
+    yes: Yes = False,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Expire held copies before their time (hold.retention): they are never delivered, and their content goes."""
+    how = How(why=why, author=author, yes=yes, no_wait=no_wait, tell_senders=tell_senders, order=order)
+    _place_and_tell(Action.EXPIRE, conditions, how, app.settings(config), everything=everything, as_json=as_json)
+
+
+def _place_and_tell(
+    action: Action, conditions: Conditions, how: How, settings: Config, *, everything: bool, as_json: bool
+) -> None:
+    if bool(conditions.given()) == everything:
+        raise InputError("say which copies: give conditions such as --campaign, or --all for everything that is held")
+    with review_stores(settings) as stores:
+        asked = query(conditions, settings, stores.held, stores.ledger, console.now())
+        placed = place(settings, stores, action, asked, how)
+    tell(placed, as_json=as_json)
+    if not placed.whole:
+        raise console.found_something()
+
+
+def place(settings: Config, stores: ReviewStores, action: Action, asked: HeldQuery, how: How) -> Placed:
+    """Give an order about the copies that match, see it carried out, and say what became of it."""
+    order = _order(stores, action, how)
+    tallies = stores.held.tally(asked, By.STATE)
+    copies, messages = sum(one.copies for one in tallies), sum(one.messages for one in tallies)
+    waiting, _ = stores.held.waiting(order.id) if how.order else (0, 0)
+    if not copies and not waiting:
+        return Placed()
+    _agree(order, how, copies, messages)
+    console.err.print(visible(f"Order {order.id}; to go on with it after an interruption: --order {order.id}", "dim"))
+    placed, metrics = Placed(order, left=how.no_wait), command_metrics()
+    with command_journal(settings) as journal:
+        orders = Orders(stores.held, journal, metrics, console.now)
+        with _bar("Moving", copies) as (bar, task):
+            placed.moved = orders.carry_out(
+                order,
+                asked,
+                told=how.tell_senders,
+                progress=lambda moved: bar.update(task, completed=moved.visited),
+            )
+        if not how.no_wait and (action is Action.RELEASE or how.tell_senders):
+            asyncio.run(_deliver(settings, stores, _Reasons(journal, placed.stopped), metrics, placed))
+    placed.waiting, _ = stores.held.waiting(order.id)
+    return placed
+
+
+def _order(stores: ReviewStores, action: Action, how: How) -> Order:
+    """A new order, or the one that was given before."""
+    if how.order:
+        given = next((one for one in stores.held.orders() if one.id == how.order), None)
+        if given is None:
+            raise InputError(f"--order {how.order}: no such order was given")
+        if given.action is not action:
+            raise InputError(f"--order {how.order}: this is an order to {given.action}")
+        if how.despite and not given.despite:
+            raise InputError(f"--order {how.order}: was given without --despite, which needs an order of its own")
+        return given
+    if not how.why.strip():
+        raise InputError("--why: say why; the reason is kept with the order")
+    at = console.now()
+    day = datetime.fromtimestamp(at / 1000, UTC).strftime("%Y%m%d")
+    name = f"{action}-{day}-{secrets.token_hex(4)}"
+    author = how.author.strip() or login_name()
+    return Order(name, action, at, author, how.why.strip(), how.despite)
+
+
+def _agree(order: Order, how: How, copies: int, messages: int) -> None:
+    """Ask whether it is meant, unless --yes was given."""
+    if how.yes:
+        return
+    console.err.print(visible(f"{copies:,} held copies of {messages:,} messages. {_warning(order)}"))
+    if not sys.stdin.isatty():
+        raise InputError("--yes is needed where nobody can be asked; nothing was done")
+    if not Confirm.ask(f"{order.action.capitalize()} them?", console=console.err, default=False):
+        console.err.print("Nothing was done.")
+        raise typer.Exit(console.FAILED)
+
+
+def _warning(order: Order) -> str:
+    if order.action is not Action.RELEASE:
+        return "They are gone for good."
+    checked = "Each is checked again; those who object do not get it."
+    return f"{checked} Those of whom no consent is known GET it." if order.despite else checked
+
+
+@contextmanager
+def _bar(what: str, total: int) -> Iterator[tuple[Progress, TaskID]]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console.err, transient=True, disable=not console.err.is_terminal) as bar:
+        yield bar, bar.add_task(what, total=total)
+
+
+class _Reasons:
+    """A journal that also counts why copies were stopped."""
+
+    def __init__(self, journal: Journal, stopped: Counter[str]) -> None:
+        self._journal = journal
+        self._stopped = stopped
+
+    def write(self, events: Sequence[Mapping[str, object]]) -> None:
+        """Append a line for each."""
+        for event in events:
+            if event["event"] is Event.RELEASE_STOPPED:
+                self._stopped[str(event["reason"])] += int(str(event["recipients"]))
+        self._journal.write(events)
+
+
+async def _deliver(settings: Config, stores: ReviewStores, journal: Journal, metrics: Metrics, placed: Placed) -> None:
+    """Deliver what is due of the order, in this process."""
+    from . import releasing  # noqa: PLC0415 - loads the way to the next hop, which no other command needs
+
+    name = placed.order.id if placed.order else ""
+    with _bar("Delivering", stores.held.waiting(name)[0]) as (bar, task):
+        async with releasing.for_command(settings, stores, journal, metrics, console.now) as releaser:
+            done = await releaser.run(name, lambda so_far: bar.update(task, completed=so_far.copies))
+    placed.delivered, placed.unreachable = done.counts, done.unreachable or done.unavailable
+
+
+def tell(placed: Placed, *, as_json: bool) -> None:
+    """Write what became of an order."""
+    if as_json:
+        console.write_json(placed_document(placed))
+    elif placed.order is None:
+        console.out.print("No held copy matches; nothing was done.")
+    else:
+        for line in _lines(placed, placed.order):
+            console.out.print(visible(line), soft_wrap=True)
+
+
+def placed_document(placed: Placed) -> dict[str, object]:
+    """What became of an order; counts are copies."""
+    return {
+        "order": order_document(placed.order) if placed.order else None,
+        **placed.moved._asdict(),
+        "events": {str(event): count for event, count in sorted(placed.delivered.items())},
+        "stopped": dict(placed.stopped),
+        "waiting": placed.waiting,
+        "unreachable": placed.unreachable,
+    }
+
+
+def _lines(placed: Placed, order: Order) -> Iterator[str]:
+    yield f"{_DONE[order.action]} {placed.moved.moved:,} copies by order {order.id} of {order.author}: {order.why}"
+    if placed.moved.passed_over:
+        yield f"{placed.moved.passed_over:,} were stopped by an earlier run of this order and stay held."
+    for event, words in _OUTCOMES.items():
+        if count := placed.delivered[event]:
+            yield words.format(f"{count:,}")
+    for reason, count in placed.stopped.most_common():
+        yield f"  {count:,} stay held: {in_words(reason)}"
+    if placed.unreachable:
+        yield "The next hop or the hold store could not be reached."
+    if placed.waiting:
+        yield f"{placed.waiting:,} wait to be delivered; the relay sees to them while it runs."

@@ -1,0 +1,232 @@
+"""Held mail and campaigns as a terminal shows them: tables, and a message that somebody reviews.
+
+Builds rich renderables; prints nothing, fetches nothing, runs nothing. What came with a message is shown as `Text`,
+never as markup; control characters, escape sequences and direction marks in it are shown as codes. Raises nothing.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.rule import Rule as Line
+from rich.table import Table
+from rich.text import Text
+
+from .campaigns import CampaignDecision, CampaignLine
+from .config_values import size_text
+from .display import visible
+from .explain import BECAUSE, decided_line, moment
+from .held import By, CopyState, HeldLine, Tally
+from .held_documents import header_block
+from .labels import Label
+from .message import Message
+from .policy import Reason
+from .ports import HeldCopy, HeldMessage
+from .recheck import FAULT, OBJECTED_MEANWHILE
+
+SHORT: Final = 8  # digits of a campaign or subject key that tell it apart in a table
+MOST_TEXT: Final = 20_000  # characters of a message that are shown unless all are asked for
+MOST_HEADERS: Final = 100  # lines
+_STYLES: Final = {CopyState.HELD: "yellow", CopyState.DELIVERED: "green", CopyState.BOUNCED: "red"}
+_LABELS: Final = frozenset(str(label) for label in Label)
+_REASONS: Final = frozenset(str(reason) for reason in Reason)
+_MEANWHILE: Final = {
+    OBJECTED_MEANWHILE: "the person objected after it was held",
+    FAULT: "the check itself failed; see the log",
+}
+_INDENT: Final = (0, 0, 0, 4)
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in headings:
+        right = heading in {"copies", "messages", "held", "size"}
+        table.add_column(heading, justify="right" if right else "left", no_wrap=heading not in {"rules", "outcome"})
+    return table
+
+
+def lines_table(lines: Sequence[HeldLine]) -> Table:
+    """Copies in a list, one a line."""
+    told = any(line.outcome for line in lines)
+    table = _table(
+        *("queue id", "received", "state", "label", "reason", "consent", "campaign", "recipient", "size"),
+        *(["outcome"] if told else []),
+    )
+    for line in lines:
+        table.add_row(
+            visible(line.queue_id),
+            moment(line.received_at).removesuffix(" UTC"),
+            Text(line.state, _STYLES.get(line.state, "")),
+            visible(line.label or "not judged"),
+            visible(line.reason),
+            visible(line.consent),
+            visible(line.campaign[:SHORT]),
+            visible(line.subject[:SHORT]),
+            size_text(line.size) if line.size < 1 << 10 else f"{line.size / 1024:,.1f} KiB",
+            *([visible(line.outcome)] if told else []),
+        )
+    return table
+
+
+def tally_table(by: By, tallies: Sequence[Tally]) -> Table:
+    """Counts by one property, the largest first."""
+    table = _table(by, "copies", "messages", "oldest", "newest")
+    for one in tallies:
+        times = (moment(time).removesuffix(" UTC") for time in (one.oldest, one.newest))
+        table.add_row(visible(one.value or "(none)"), f"{one.copies:,}", f"{one.messages:,}", *times)
+    return table
+
+
+def campaigns_table(lines: Sequence[tuple[CampaignLine, int]], at: int) -> Table:
+    """Campaigns with how many of their copies are held now."""
+    table = _table("campaign", "held", "messages", "last seen", "label", "declared", "sender", "decision", "subject")
+    for line, held in lines:
+        table.add_row(
+            visible(line.campaign[:SHORT], "bold"),
+            f"{held:,}",
+            f"{line.messages:,}",
+            moment(line.last_at).removesuffix(" UTC") if line.last_at else "",
+            visible(_most(line.labels)),
+            visible(_most(line.declared), "yellow" if line.disguised else ""),
+            visible(line.sender),
+            Text.assemble(_decision(line, at), *([("  ALERT", "bold red")] if line.alerted_at else [])),
+            visible(line.subject),
+        )
+    return table
+
+
+def _most(counts: Mapping[str, int]) -> str:
+    """The commonest, and whether there are others."""
+    if not counts:
+        return ""
+    first = max(counts, key=lambda name: counts[name])
+    return (first or "none") + (f" +{len(counts) - 1}" if len(counts) > 1 else "")
+
+
+def _decision(line: CampaignLine, at: int) -> Text:
+    if line.waiting:
+        return visible(f"{line.waiting.decided} (waits)", "yellow")
+    if not line.decision:
+        return Text("-", "dim")
+    in_force = line.decision.in_force(at)
+    return visible(line.decision.decided + ("" if in_force else " (run out)"), "bold" if in_force else "dim")
+
+
+def campaign_page(line: CampaignLine, held: Mapping[By, Sequence[Tally]], history: Sequence[CampaignDecision]) -> Group:
+    """What is known of one campaign; `held` counts its held copies."""
+    parts: list[RenderableType] = [Text.assemble("Campaign ", visible(line.campaign, "bold"))]
+    if line.messages:
+        parts += _seen(line)
+    else:
+        parts.append(Text("It is not in the ledger."))
+    for by, tallies in held.items():
+        if tallies:
+            parts += [Text(""), Text(f"Held, by {by}:", "dim"), tally_table(by, tallies)]
+    if not any(held.values()):
+        parts.append(Text("None of its copies is held now."))
+    parts += [Text(""), Text("Decisions, the newest first:" if history else "Nobody has decided about it.", "dim")]
+    for decision in history:
+        parts.append(Text.assemble((str(decision.decided), "bold"), "  ", decided_line(decision)))
+    return Group(*parts)
+
+
+def _seen(line: CampaignLine) -> Iterable[RenderableType]:
+    yield visible(f'"{line.subject}"' if line.subject else "(no subject)", "bold")
+    who = [f"from {line.sender or 'an unknown domain'}", f"handed in by {line.client or 'a local client'}"]
+    who += [f"logged in as {line.user}"] if line.user else []
+    yield visible(", ".join(who) + f"; controller {line.controller}, brand {line.brand}")
+    yield Text(f"{line.messages:,} messages, first {moment(line.first_at)}, last {moment(line.last_at)}")
+    for name, counts in (("Judged", line.labels), ("Copies", line.recipients), ("Declared", line.declared)):
+        if counts:
+            ordered = sorted(counts.items(), key=lambda one: -one[1])
+            yield visible(f"{name}: " + ", ".join(f"{value or 'none'} {count:,}" for value, count in ordered))
+    if line.disguised:
+        yield visible(f"{line.disguised:,} copies promote and were declared as service.", "bold red")
+    if line.alerted_at:
+        yield visible(f"Alert raised {moment(line.alerted_at)}.", "bold red")
+
+
+def message_page(
+    held: HeldMessage, lines: Mapping[int, HeldLine], message: Message | None, *, whole: bool = False
+) -> Group:
+    """One held message for review; `message` is its content read, None if that is gone. `whole` shows all its text.
+
+    Without `lines` it is a sample, and its copies are not shown.
+    """
+    parts = [*_envelope(held), *([_rule("Copies")] if lines else [])]
+    parts += [_copy(copy, lines.get(number)) for number, copy in enumerate(held.copies) if lines]
+    if message is None:
+        parts.append(Text("\nThe content is gone: no copy needs it any more."))
+        return Group(*parts)
+    parts += [_rule("Header"), *_headers(held.content, whole=whole), _rule("Text")]
+    return Group(*parts, *_segments(message, whole=whole))
+
+
+def _rule(title: str) -> RenderableType:
+    return Line(title, style="dim", align="left")
+
+
+def _envelope(held: HeldMessage) -> Iterable[RenderableType]:
+    params = b" ".join(held.mail.params).decode("utf-8", "replace")
+    yield Text.assemble("Message ", visible(held.queue_id, "bold"), f", received {moment(held.received_at)}")
+    yield visible(f"Sender <{held.mail.path.decode('utf-8', 'replace')}> {params}".rstrip())
+    promotional = held.label in _LABELS and Label(held.label).promotional
+    label = visible(held.label or "not judged", "bold red" if promotional else "bold green")
+    yield Text.assemble(
+        "Judged ", label, f" ({held.score:.3f}) ", visible(f"by rules {held.ruleset or '(none)'}", "dim")
+    )
+    if held.declared:
+        yield visible(f"Declared by its sender: {held.declared}")
+    yield visible(
+        f"Controller {held.controller}, brand {held.brand}, topic {held.topic}; campaign {held.campaign or '-'}"
+    )
+
+
+def _copy(copy: HeldCopy, line: HeldLine | None) -> RenderableType:
+    state = str(line.state) if line else "unknown"
+    recipient = copy.recipient.path.decode("utf-8", "replace")
+    because = in_words(copy.reason)
+    parts: list[RenderableType] = [
+        Text.assemble((state.upper(), _STYLES.get(CopyState(state)) or "bold" if line else "bold"), "  ",
+                      visible(recipient, "bold"), "  ", visible(because))
+    ]  # fmt: skip
+    details = [f"consent: {copy.state or 'not looked up'}"]
+    if copy.notes:
+        details.append(f"also: {', '.join(copy.notes)}")
+    if copy.evidence:
+        details.append(f"rules: {', '.join(copy.evidence)}")
+    parts.append(Padding(visible("; ".join(details), "dim"), _INDENT))
+    if line and (line.order or line.outcome):
+        moved = f"order {line.order or '-'}, {line.attempts} attempts, {line.outcome or 'no outcome yet'}"
+        parts.append(Padding(visible(moved), _INDENT))
+    return Group(*parts)
+
+
+def in_words(reason: str) -> str:
+    """Why a copy is held, or was stopped."""
+    return _MEANWHILE.get(reason) or (BECAUSE[Reason(reason)] if reason in _REASONS else reason)
+
+
+def _headers(content: bytes, *, whole: bool) -> Iterable[RenderableType]:
+    found = header_block(content).split("\r\n")
+    for line in found if whole else found[:MOST_HEADERS]:
+        yield visible(line.replace("\t", " "))
+    if len(found) > MOST_HEADERS and not whole:
+        yield Text(f"… {len(found) - MOST_HEADERS} more lines; --whole shows them", "dim")
+
+
+def _segments(message: Message, *, whole: bool) -> Iterable[RenderableType]:
+    left = MOST_TEXT
+    for number, segment in enumerate(message.segments):
+        if not whole and left <= 0:
+            yield Text(f"… {len(message.segments) - number} more passages; --whole shows them", "dim")
+            break
+        shown = segment.text if whole else segment.text[:left]
+        left -= len(shown)
+        kind = f"[{segment.kind}{', hidden from readers' if segment.hidden else ''}] "
+        yield Text.assemble((kind, "dim"), visible(shown), " …" if len(shown) < len(segment.text) else "")
+    if not message.segments:
+        yield Text("No text could be read.", "yellow")
+    for defect in message.defects:
+        yield visible(f"Not as it should be: {defect.code} {defect.detail}".rstrip(), "yellow")

@@ -1,0 +1,149 @@
+"""`consentry campaign` as reviewers see it: what is known of a campaign, one sample, and decisions for all of it."""
+
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from support.reviewing import CAMPAIGN, HOUR, OTHER, Reviewed
+
+from filter import app, releasing
+from filter.campaigns import CampaignDecision, Decided
+from filter.classify import Classifier
+from filter.errors import InputError
+
+
+@pytest.fixture
+def mail(tmp_path: Path, rules_cache: Path, classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> Reviewed:
+    """Two campaigns with held copies, and one of which nothing is held; decisions on big ones need two people."""
+    monkeypatch.delenv("CONSENTRY_HOLD_KEYS", raising=False)
+    reviewed = Reviewed(tmp_path, rules_cache, classifier, "[campaign]\nsecond_approver_from = 3\n")
+    monkeypatch.setattr(releasing, "next_hop", lambda _config, _metrics: reviewed.hop)
+    reviewed.hold("Q1", "anna@x.example", "ben@x.example", age=3 * HOUR)
+    reviewed.hold("Q2", "anna@x.example", reason="objected")
+    reviewed.hold("Q3", "cleo@x.example", campaign=OTHER)
+    reviewed.seen(labels={"marketing": 2}, declared={"service": 2}, disguised=3, sample="Q2")
+    reviewed.seen("0" * 32, labels={"service": 3}, subject="\x1b[31mYour [bold]statement[/bold]")
+    return reviewed
+
+
+def decisions(mail: Reviewed) -> list[CampaignDecision]:
+    """As the workers read them."""
+    with closing(app.campaign_ledger(mail.config)) as ledger:
+        return list(ledger.decisions())
+
+
+def test_list_begins_with_what_is_held_most(mail: Reviewed) -> None:
+    """Campaigns by held copies, those that only the hold store knows too; or the newest first."""
+    documents = mail.documents("campaign", "list")
+    assert [(one["campaign"], one["held"]) for one in documents] == [(CAMPAIGN, 3), (OTHER, 1), ("0" * 32, 0)]
+    assert documents[0]["declared"] == {"service": 2}
+    newest = mail.documents("campaign", "list", "--newest", "--limit", "2")
+    assert OTHER not in [one["campaign"] for one in newest]
+    cut = mail.run("campaign", "list", "--limit", "1")
+    assert len(cut.stdout.splitlines()) == 2
+    assert "There are more" in cut.stderr
+
+
+def test_what_a_sender_wrote_is_safe_to_list(mail: Reviewed) -> None:
+    """A subject is text, neither markup nor an escape sequence."""
+    shown = mail.run("campaign", "list").stdout
+    assert "<001b>[31mYour [bold]statement[/bold]" in shown
+
+
+def test_no_campaigns_are_told(tmp_path: Path, rules_cache: Path, classifier: Classifier) -> None:
+    """An empty ledger is a sentence."""
+    (tmp_path / "new").mkdir()
+    empty = Reviewed(tmp_path / "new", rules_cache, classifier)
+    assert empty.run("campaign", "list").stdout == "No campaign was seen.\n"
+    assert empty.documents("campaign", "list") == []
+
+
+def test_show_is_what_a_decision_rests_on(mail: Reviewed) -> None:
+    """What was seen, what is held, the history, and the text of the sample; as JSON the same."""
+    mail.run("campaign", "decide", "ab", "is_marketing", "--why", "an offer", "--author", "dora")
+    shown = mail.run("campaign", "show", "ab").stdout
+    for words in ("3 copies promote", "Message Q2", "Shop now and", "by dora", "an offer"):
+        assert words in shown
+    (document,) = mail.documents("campaign", "show", CAMPAIGN)
+    assert (document["held"], document["sample_message"]["queue_id"]) == (3, "Q2")
+    assert [one["why"] for one in document["history"]] == ["an offer"]
+
+
+def test_a_sample_is_found_though_the_ledgers_is_gone(mail: Reviewed) -> None:
+    """Another held message of the campaign takes its place; without any that is said."""
+    mail.run("held", "erase", "--queue-id", "Q2", "--yes")
+    assert mail.documents("campaign", "show", "ab")[0]["sample_message"]["queue_id"] == "Q1"
+    mail.run("held", "discard", "--campaign", "ab", "--why", "x", "--yes")
+    assert "There is no held message to show." in mail.run("campaign", "show", "ab").stdout
+
+
+def test_an_unknown_campaign_is_an_error(mail: Reviewed) -> None:
+    """By the beginning of a name or a whole one, which nobody has seen."""
+    for name, said in (("99", "no campaign begins so"), ("9" * 32, "never seen"), ("a", "2 campaigns"), ("x", "hexa")):
+        error = mail.run("campaign", "show", name).exception
+        assert isinstance(error, InputError)
+        assert said in str(error)
+
+
+def test_a_decision_is_kept_with_who_why_and_until_when(mail: Reviewed) -> None:
+    """It stands for the campaign whose name begins so."""
+    result = mail.run(
+        *("campaign", "decide", "ac", "is_service", "--why", "rate change", "--author", "dora", "--expires", "90d")
+    )
+    assert result.exit_code == 0
+    assert "All workers apply it within a second." in result.stdout
+    (decision,) = decisions(mail)
+    assert (decision.campaign, decision.decided, decision.author) == (OTHER, Decided.IS_SERVICE, "dora")
+    assert decision.expires_at - decision.at == 90 * 24 * HOUR
+    assert decision.in_force(decision.at)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("ac", "is_service", "--why", " "), "--why"),
+        (("ac", "is_service", "--why", "x", "--expires", "never"), "--expires never: must be"),
+        (("99", "is_service", "--why", "x"), "no campaign begins so"),
+        (("ac", "is_marketing", "--why", "x", "--apply-to-held"), "--apply-to-held"),
+    ],
+)
+def test_a_decision_that_cannot_be_meant_is_refused(mail: Reviewed, arguments: tuple[str, ...], said: str) -> None:
+    """Nothing is kept, and the message names what is wrong."""
+    error = mail.run("campaign", "decide", *arguments).exception
+    assert isinstance(error, InputError)
+    assert said in str(error)
+    assert decisions(mail) == []
+
+
+def test_big_campaigns_take_two_people(mail: Reviewed) -> None:
+    """A decision on many held copies waits until somebody other than its author approves it."""
+    result = mail.run("campaign", "decide", "ab", "is_service", "--why", "x", "--author", "dora", "--apply-to-held")
+    assert "It counts when somebody else approves it" in result.stdout
+    assert not decisions(mail)[0].in_force(mail.now)
+    assert mail.states() == {"held": 4}
+    assert "(waits)" in mail.run("campaign", "list").stdout
+    assert isinstance(mail.run("campaign", "approve", "ab", "--author", "dora").exception, InputError)
+    assert mail.run("campaign", "approve", "ab", "--author", "emil").exit_code == 0
+    assert decisions(mail)[0].approver == "emil"
+    assert CAMPAIGN not in [one["campaign"] for one in mail.documents("campaign", "list", "--undecided")]
+
+
+def test_a_decision_is_taken_back(mail: Reviewed) -> None:
+    """It does not count any more; that there is none to take back is an error."""
+    mail.run("campaign", "decide", "ac", "is_service", "--why", "x")
+    assert "does not count any more" in mail.run("campaign", "withdraw", "ac", "--author", "emil").stdout
+    assert decisions(mail)[0].withdrawn_by == "emil"
+    assert isinstance(mail.run("campaign", "withdraw", "ac").exception, InputError)
+    assert "withdrawn by emil" in mail.run("campaign", "show", "ac").stdout
+
+
+def test_a_decision_is_applied_to_what_is_held(mail: Reviewed) -> None:
+    """Held copies of a service campaign go, also to who had objected before; who objected meanwhile does not get it."""
+    mail.run("consent", "record", "ben@x.example", "kind=object", "controller=bank")
+    mail.run("campaign", "decide", "ab", "is_service", "--why", "rate change", "--author", "dora")
+    result = mail.run("campaign", "approve", "ab", "--author", "emil", "--apply-to-held", "--yes")
+    assert mail.states() == {"delivered": 2, "held": 2}
+    assert mail.hop.reached == [b"anna@x.example"] * 2
+    assert "1 stay held: the person objected after it was held" in result.stdout
+    (ordered,) = mail.journal("ordered")
+    assert (ordered["author"], ordered["despite"]) == ("emil", False)
