@@ -4,25 +4,26 @@ A lease is the time that `due_at` is put off to, so that whatever was not finish
 `apsw.Error`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import groupby
+from heapq import merge
+from itertools import islice
 from typing import Final, cast
 
 from .held import Action, Claim, CopyState, Order, Outcome, Place
-from .hold_codec import CopyRecord, DamagedMessageError, read_copies, read_message
-from .hold_database import HoldDatabase
-from .hold_orders import kept
+from .hold_codec import CopyRecord, DamagedMessageError, open_message, read_copies, read_message
+from .hold_database import Change, HoldDatabase
+from .hold_orders import kept, waiting_orders
 from .sealing import UnknownKeyError
 
 ENDS: Final = frozenset({CopyState.DELIVERED, CopyState.BOUNCED, CopyState.EXPIRED, CopyState.RELEASED, CopyState.HELD})
 """What a leased copy may become."""
 
-_WHAT: Final = "SELECT copy.message, number, coalesce(size, 0) FROM copy"
-_HOW: Final = "LEFT JOIN message ON message.id = copy.message WHERE state = 'released' AND due_at <= ?"
-_IN_ORDER: Final = "ORDER BY due_at, copy.message, number LIMIT ?"
-_DUE: Final = f"{_WHAT} INDEXED BY copy_due {_HOW} {_IN_ORDER}"
-_DUE_BY_ORDER: Final = f"{_WHAT} INDEXED BY copy_due_by_order {_HOW} AND order_id = ? {_IN_ORDER}"
+_DUE: Final = (
+    "SELECT due_at, copy.message, number, coalesce(size, 0) FROM copy INDEXED BY copy_due"
+    " LEFT JOIN message ON message.id = copy.message WHERE state = 'released' AND order_id = ? AND due_at <= ?"
+    " ORDER BY due_at, copy.message, number LIMIT ?"
+)
 
 
 def lease(
@@ -37,22 +38,32 @@ def lease(
 ) -> None:
     """Put off copies that are due; `leased` says which, the numbers of copies by the row number of their message."""
     leased.clear()
-    where = (_DUE_BY_ORDER, (at, order, limit)) if order else (_DUE, (at, limit))
-    rows = cast("list[tuple[int, int, int]]", database.connection.execute(*where).fetchall())
     left = octets
-    for message, number, size in rows:
+    for _, message, number, size in _due(database, order, at, limit):
         if message not in leased:
             if leased and size > left:
                 break
             left -= size
         leased.setdefault(message, set()).add(number)
-    for message, numbers in leased.items():
-        database.change(
-            message,
-            lambda number, record, numbers=numbers: (  # type: ignore[misc]
-                record._replace(due_at=until) if number in numbers and record.state is CopyState.RELEASED else None
-            ),
-        )
+    database.change({message: _leased(numbers, until) for message, numbers in leased.items()})
+
+
+def _due(database: HoldDatabase, order: str, at: int, limit: int) -> Iterator[tuple[int, int, int, int]]:
+    """What is due, the longest first, of all orders that have something waiting or of this one."""
+    execute = database.connection.execute
+    found = [
+        cast("list[tuple[int, int, int, int]]", execute(_DUE, (one, at, limit)).fetchall())
+        for one in ([order] if order else waiting_orders(database.connection))
+    ]
+    return islice(merge(*found), limit)
+
+
+def _leased(numbers: Collection[int], until: int) -> Change:
+    def change(number: int, record: CopyRecord) -> CopyRecord | None:
+        leased = number in numbers and record.state is CopyState.RELEASED
+        return record._replace(due_at=until) if leased else None
+
+    return change
 
 
 def claims_of(database: HoldDatabase, leased: Mapping[int, set[int]]) -> Iterator[Claim]:
@@ -60,29 +71,36 @@ def claims_of(database: HoldDatabase, leased: Mapping[int, set[int]]) -> Iterato
     orders = kept(database.connection)
     for message, numbers in leased.items():
         with suppress(DamagedMessageError, UnknownKeyError):
-            rows = database.rows(message, content=False)
-            row = read_message(rows[0])
-            copies = [(at, copy) for at, copy in enumerate(read_copies(row, rows[1])) if copy.number in numbers]
+            rows, copies, content = database.rows(message)
+            row = read_message(rows)
+            verified = read_copies(row, copies)
+            stored = open_message(row, content, verified, database.vault)
+            if content is None:
+                continue  # lost: nothing is delivered in its place
+            those = [(position, copy) for position, copy in enumerate(verified) if copy.number in numbers]
             yield Claim(
-                message=database.read(message).message,
-                places=tuple([Place(message, copy.number) for _, copy in copies]),
-                numbers=tuple([position for position, _ in copies]),
-                orders=tuple([orders.get(copy.order_id) or _lost(copy.order_id) for _, copy in copies]),
-                attempts=tuple([copy.attempts for _, copy in copies]),
-                released_at=tuple([copy.changed_at for _, copy in copies]),
+                message=stored.message,
+                places=tuple([Place(message, copy.number) for _, copy in those]),
+                numbers=tuple([position for position, _ in those]),
+                orders=tuple([orders.get(copy.order_id) or _lost(copy.order_id) for _, copy in those]),
+                attempts=tuple([copy.attempts for _, copy in those]),
+                released_at=tuple([copy.changed_at for _, copy in those]),
             )
 
 
 def finish(database: HoldDatabase, outcomes: Sequence[Outcome], at: int) -> None:
     """Record what became of leased copies; one that is RELEASED no more stays as it is."""
-    for message, those in groupby(sorted(outcomes, key=lambda outcome: outcome.place), lambda one: one.place.message):
-        by_number = {outcome.place.number: outcome for outcome in those}
-        database.change(
-            message,
-            lambda number, record, by_number=by_number: (  # type: ignore[misc]
-                _ended(record, by_number[number], at) if number in by_number else None
-            ),
-        )
+    by_message: dict[int, dict[int, Outcome]] = {}
+    for outcome in outcomes:
+        by_message.setdefault(outcome.place.message, {})[outcome.place.number] = outcome
+    database.change({message: _finished(those, at) for message, those in by_message.items()})
+
+
+def _finished(outcomes: Mapping[int, Outcome], at: int) -> Change:
+    def change(number: int, record: CopyRecord) -> CopyRecord | None:
+        return _ended(record, outcomes[number], at) if number in outcomes else None
+
+    return change
 
 
 def _ended(record: CopyRecord, outcome: Outcome, at: int) -> CopyRecord | None:

@@ -92,6 +92,7 @@ RECORD_COLUMNS: Final = COPY_COLUMNS[COPY_COLUMNS.index("state") :]
 _MESSAGE_DIGEST: Final = MESSAGE_COLUMNS.index("digest")
 _COPY_DIGEST: Final = COPY_COLUMNS.index("digest")
 _RECORD: Final = _COPY_DIGEST + 1
+_STATES: Final[dict[object, CopyState]] = {str(state): state for state in CopyState}
 
 
 class HoldDataError(ConsentryError):
@@ -151,28 +152,30 @@ def pack(message: HeldMessage, vault: Vault) -> Packed:
     if len(body) >= len(message.content):
         codec, body = Codec.PLAIN, message.content
     mail, queue_id = message.mail, message.queue_id
-    fields = (
-        queue_id,
-        message.received_at,
-        key.seal(_address(mail.path, mail.params), _about(queue_id, "mail")),
-        mail.size,
-        int(mail.eight_bit),
-        int(mail.smtputf8),
-        key.seal(message.trace, _about(queue_id, "trace")),
-        message.label,
-        float(message.score),
-        message.ruleset,
-        message.declared,
-        message.controller,
-        message.brand,
-        message.topic,
-        message.campaign,
-        message.facts,
-        len(message.content),
-        len(message.copies),
+    fields = _plain(
+        (
+            queue_id,
+            message.received_at,
+            key.seal(_address(mail.path, mail.params), _about(queue_id, "mail")),
+            mail.size,
+            int(mail.eight_bit),
+            int(mail.smtputf8),
+            key.seal(message.trace, _about(queue_id, "trace")),
+            message.label,
+            float(message.score),
+            message.ruleset,
+            message.declared,
+            message.controller,
+            message.brand,
+            message.topic,
+            message.campaign,
+            message.facts,
+            len(message.content),
+            len(message.copies),
+        )
     )
     return Packed(
-        MessageRow(*fields, _digest(fields), key_id, wrapped),
+        MessageRow(*fields, _digest(fields), key_id, wrapped),  # type: ignore[arg-type, call-arg]
         ContentRow(codec, key.seal(body, _about(queue_id, f"content {codec:d}"))),
         tuple([_pack_copy(message, key, number, copy) for number, copy in enumerate(message.copies)]),
     )
@@ -183,10 +186,16 @@ def unpack(
 ) -> StoredMessage:
     """The message that these rows say, verified and opened. `content` is None if it is gone or not wanted."""
     row = read_message(message)
-    rows = read_copies(row, copies)
+    return open_message(row, content, read_copies(row, copies), vault)
+
+
+def open_message(
+    row: MessageRow, content: Sequence[object] | None, copies: Sequence[CopyRow], vault: Vault
+) -> StoredMessage:
+    """The same of rows that are verified, but for that of the content."""
     with _damage():
         key = vault.open_key(row.key_id, row.wrapped_key)
-        records = tuple([record_of(copy) for copy in rows])
+        records = tuple([_record(copy[_RECORD:-1]) for copy in copies])
         held = HeldMessage(
             queue_id=row.queue_id,
             received_at=row.received_at,
@@ -205,7 +214,7 @@ def unpack(
             controller=row.controller,
             brand=row.brand,
             topic=row.topic,
-            copies=tuple([_open_copy(key, row.queue_id, copy) for copy in rows]),
+            copies=tuple([_open_copy(key, row.queue_id, copy) for copy in copies]),
             campaign=row.campaign,
             facts=row.facts,
             pending=any(record.state is CopyState.PENDING for record in records),
@@ -228,7 +237,7 @@ def read_copy(queue_id: str, copy: Sequence[object]) -> CopyRow:
         row = CopyRow(*copy)  # type: ignore[arg-type] # verified by digest and mark
         if row.digest != _digest((queue_id, *row[:_COPY_DIGEST])):
             raise DamagedMessageError(f"copy {row.number!r} differs from what was stored")
-        record_of(row)
+        unpack_record(row.digest, row[_RECORD:])
     return row
 
 
@@ -255,17 +264,17 @@ def pack_record(digest: bytes, record: CopyRecord) -> tuple[str | int, ...]:
 
 def unpack_record(digest: bytes, columns: Sequence[object]) -> CopyRecord:
     """What became of the copy with this digest, verified."""
-    with _damage():
-        state, *rest, mark = columns
-        record = CopyRecord(CopyState(state), *rest)  # type: ignore[arg-type] # verified by the mark
-        if mark != _mark(digest, record):
-            raise DamagedMessageError("what became of a copy differs from what was stored")
-    return record
+    try:
+        record = _record(columns[:-1])
+        if columns[-1] == _mark(digest, record):
+            return record
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise DamagedMessageError(f"not in the form it was stored in ({type(error).__name__})") from error
+    raise DamagedMessageError("what became of a copy differs from what was stored")
 
 
-def record_of(copy: CopyRow) -> CopyRecord:
-    """What became of a copy, verified."""
-    return unpack_record(copy.digest, copy[_RECORD:])
+def _record(columns: Sequence[object]) -> CopyRecord:
+    return CopyRecord(_STATES[columns[0]], *columns[1:])  # type: ignore[arg-type] # verified by the mark
 
 
 def line_of(place: Place, message: MessageRow, copy: CopyRow) -> HeldLine:
@@ -298,19 +307,21 @@ def line_of(place: Place, message: MessageRow, copy: CopyRow) -> HeldLine:
 
 def _pack_copy(message: HeldMessage, key: MessageKey, number: int, copy: HeldCopy) -> CopyRow:
     recipient = copy.recipient
-    fields = (
-        number,
-        key.seal(_address(recipient.path, recipient.params), _about(message.queue_id, f"recipient {number}")),
-        bytes.fromhex(copy.subject_key),
-        str(copy.disposition),
-        copy.reason,
-        _json(copy.notes),
-        copy.state,
-        _json(copy.evidence),
+    fields = _plain(
+        (
+            number,
+            key.seal(_address(recipient.path, recipient.params), _about(message.queue_id, f"recipient {number}")),
+            bytes.fromhex(copy.subject_key),
+            str(copy.disposition),
+            copy.reason,
+            _json(copy.notes),
+            copy.state,
+            _json(copy.evidence),
+        )
     )
     digest = _digest((message.queue_id, *fields))
     state = CopyState.PENDING if message.pending else CopyState.HELD
-    return CopyRow(*fields, digest, *pack_record(digest, CopyRecord(state, message.received_at)))  # type: ignore[arg-type]
+    return CopyRow(*fields, digest, *pack_record(digest, CopyRecord(state, message.received_at)))  # type: ignore[arg-type, call-arg]
 
 
 def _open_copy(key: MessageKey, queue_id: str, copy: CopyRow) -> HeldCopy:
@@ -352,9 +363,7 @@ def _about(queue_id: str, field: str) -> bytes:
 
 
 def _address(path: bytes, params: Sequence[bytes]) -> bytes:
-    """An address with its ESMTP parameters as they stand on the line, where none is empty or holds a space
-    (RFC 5321 section 4.1.2); the length of the path comes first.
-    """
+    """A path, its length first, and its ESMTP parameters, none of which holds a space (RFC 5321 section 4.1.2)."""
     joined = b" ".join(params)
     if _split(joined) != tuple(params):
         raise ValueError("an ESMTP parameter is empty or holds a space")
@@ -380,16 +389,11 @@ def _mark(digest: bytes, record: CopyRecord) -> int:
     return zlib.crc32(f"{state}\0{changed_at}\0{attempts}\0{due_at}\0{order}\0{outcome}".encode(), zlib.crc32(digest))
 
 
-def _digest(fields: Sequence[object]) -> bytes:
-    """Of typed fields, each with its length before it, so that nothing can move from one into the next."""
-    octets = []
-    for field in fields:
-        if isinstance(field, bytes):
-            one = b"b" + field
-        elif isinstance(field, str):
-            one = b"s" + field.encode()
-        else:
-            one = b"n" + repr(field).encode()
-        octets.append(len(one).to_bytes(4, "big"))
-        octets.append(one)
-    return blake2b(b"".join(octets), digest_size=16, person=b"row").digest()
+def _digest(fields: tuple[object, ...]) -> bytes:
+    """Of text, octets and numbers as Python writes them in ASCII: of no two unlike rows the same, in any version."""
+    return blake2b(ascii(fields).encode("ascii"), digest_size=16, person=b"row").digest()
+
+
+def _plain(fields: Iterable[object]) -> tuple[object, ...]:
+    """Words of an enumeration as the text that comes back."""
+    return tuple([str(field) if isinstance(field, str) else field for field in fields])

@@ -4,14 +4,15 @@ The methods that write are called between `begin` and `commit`. Methods raise `a
 raise `DamagedMessageError` and `sealing.UnknownKeyError` too. One thread at a time may use a database.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple, Self, cast
 
 import apsw
+import orjson
 
-from .held import OPEN, CopyState
+from .held import OPEN, CopyState, Place
 from .hold_codec import (
     CONTENT_COLUMNS,
     COPY_COLUMNS,
@@ -61,7 +62,8 @@ _SELECT_MESSAGE: Final = f"SELECT {', '.join(MESSAGE_COLUMNS)} FROM message WHER
 _SELECT_CONTENT: Final = f"SELECT {', '.join(CONTENT_COLUMNS)} FROM content WHERE message = ?"  # noqa: S608 - names are ours
 _SELECT_COPIES: Final = f"SELECT {', '.join(COPY_COLUMNS)} FROM copy WHERE message = ? ORDER BY number"  # noqa: S608 - names are ours
 _SELECT_CHANGING: Final = (
-    f"SELECT number, lot, digest, {', '.join(RECORD_COLUMNS)} FROM copy WHERE message = ? ORDER BY number"  # noqa: S608 - names are ours
+    f"SELECT message, number, lot, digest, {', '.join(RECORD_COLUMNS)} FROM copy"  # noqa: S608 - names are ours
+    " WHERE message IN (SELECT value FROM json_each(?)) ORDER BY message, number"
 )
 _UPDATE_RECORD: Final = (
     f"UPDATE copy SET {', '.join(f'{name} = ?' for name in RECORD_COLUMNS)} WHERE message = ? AND number = ?"  # noqa: S608 - names are ours
@@ -133,41 +135,43 @@ class HoldDatabase:
         self.connection.executemany(_INSERT_COPY, [(row, lot, *copy) for lot, copy in copies])
         self._counts.changed((), [(lot, copy.state) for lot, copy in zip(lots, packed.copies, strict=True)])
 
-    def change(self, message: int, change: Change) -> list[int]:
-        """Change what became of copies of a message; the numbers of those that are changed.
+    def change(self, changes: Mapping[int, Change]) -> list[Place]:
+        """Change what became of copies of messages, given by row number; which copies are changed.
 
-        A copy that is damaged stays as it is. The content goes with the last open copy.
+        A copy that is damaged stays as it is. The content of a message goes with its last open copy.
         """
-        copies = self.changing(message)
-        after: list[Member] = []
-        states, changed = set[str](), []
-        for copy in copies:
-            record = copy.record and change(copy.number, copy.record)
-            if record is not None and record != copy.record:
-                self._record(message, copy, record)
-                changed.append(copy.number)
-            state = copy.state if record is None else str(record.state)
-            states.add(state)
-            after.append((copy.lot, state))
-        if changed:
-            self._counts.changed([(copy.lot, copy.state) for copy in copies], after)
-            if states.isdisjoint(OPEN):
-                self.connection.execute("DELETE FROM content WHERE message = ?", (message,))
+        changed: list[Place] = []
+        updates: list[tuple[str | int, ...]] = []
+        closed: list[tuple[int]] = []
+        for message, copies in self.changing(changes).items():
+            change, after, first = changes[message], list[Member](), len(updates)
+            for copy in copies:
+                record = copy.record and change(copy.number, copy.record)
+                if record is None or record == copy.record:
+                    after.append((copy.lot, copy.state))
+                    continue
+                after.append((copy.lot, record.state))
+                changed.append(Place(message, copy.number))
+                updates.append((*pack_record(copy.digest, record), message, copy.number))
+                self._counts.ordered(_waits_for(copy.record), _waits_for(record))
+            if len(updates) > first:
+                self._counts.changed([(copy.lot, copy.state) for copy in copies], after)
+                if OPEN.isdisjoint(state for _, state in after):
+                    closed.append((message,))
+        self.connection.executemany(_UPDATE_RECORD, updates)
+        self.connection.executemany("DELETE FROM content WHERE message = ?", closed)
         return changed
 
-    def changing(self, message: int) -> list[Changing]:
-        """The copies of a message and where they are."""
-        found = []
-        for number, lot, digest, *columns in self.connection.execute(_SELECT_CHANGING, (message,)):
+    def changing(self, messages: Iterable[int]) -> dict[int, list[Changing]]:
+        """The copies of these messages and where they are, by message."""
+        found: dict[int, list[Changing]] = {}
+        rows = self.connection.execute(_SELECT_CHANGING, (orjson.dumps(list(messages)).decode(),))
+        for message, number, lot, digest, *columns in cast("Iterator[tuple[int, int, int, bytes, str]]", rows):
             record = None
             with suppress(DamagedMessageError):
                 record = unpack_record(digest, columns)
-            found.append(Changing(number, lot, digest, record, columns[0]))
+            found.setdefault(message, []).append(Changing(number, lot, digest, record, columns[0]))
         return found
-
-    def _record(self, message: int, copy: Changing, record: CopyRecord) -> None:
-        self.connection.execute(_UPDATE_RECORD, (*pack_record(copy.digest, record), message, copy.number))
-        self._counts.ordered(_waits_for(copy.record), _waits_for(record))
 
     def void(self, queue_id: str, at: int) -> None:
         """Undo `insert`: pending and held copies become VOID, and the content goes."""
@@ -188,11 +192,11 @@ class HoldDatabase:
     def _change_named(self, queue_id: str, change: Change) -> None:
         message = self.number(queue_id)
         if message is not None:
-            self.change(message, change)
+            self.change({message: change})
 
     def remove(self, message: int) -> None:
         """Remove a message with its copies and its content."""
-        copies = self.changing(message)
+        copies = self.changing([message]).get(message, [])
         self._counts.changed([(copy.lot, copy.state) for copy in copies], ())
         for copy in copies:
             self._counts.ordered(_waits_for(copy.record), "")
@@ -201,7 +205,7 @@ class HoldDatabase:
 
     def remove_copies(self, message: int, numbers: Collection[int]) -> None:
         """Remove these copies of a message, and the message if none is left."""
-        copies = self.changing(message)
+        copies = self.changing([message]).get(message, [])
         left = [copy for copy in copies if copy.number not in numbers]
         if not left:
             self.remove(message)

@@ -11,8 +11,7 @@ _KEEP: Final = (
     " ON CONFLICT DO NOTHING"
 )
 _SELECT: Final = "SELECT id, action, at, author, why, despite FROM orders WHERE ? IN ('', id) ORDER BY at, id"
-_NEXT: Final = "SELECT min(due_at) FROM copy INDEXED BY copy_due WHERE state = 'released'"
-_NEXT_BY: Final = "SELECT min(due_at) FROM copy INDEXED BY copy_due_by_order WHERE state = 'released' AND order_id = ?"
+_NEXT: Final = "SELECT min(due_at) FROM copy INDEXED BY copy_due WHERE state = 'released' AND order_id = ?"
 
 
 def keep(connection: apsw.Connection, order: Order) -> None:
@@ -29,13 +28,19 @@ def kept(connection: apsw.Connection, order: str = "") -> dict[str, Order]:
     }
 
 
+def waiting_orders(connection: apsw.Connection) -> list[str]:
+    """The orders by which copies are RELEASED."""
+    rows = connection.execute("SELECT id FROM orders INDEXED BY orders_waiting WHERE waiting > 0").fetchall()
+    return [str(order) for (order,) in rows]
+
+
 def waiting(connection: apsw.Connection, order: str) -> tuple[int, int]:
     """How many copies are RELEASED, and when the first is due or its lease ends; of one order, or of all for empty."""
     if order:
         count = connection.execute("SELECT waiting FROM orders WHERE id = ?", (order,)).get
-        due = connection.execute(_NEXT_BY, (order,)).get
     else:
         released = (str(CopyState.RELEASED),)
         count = connection.execute("SELECT sum(copies) FROM lot_count WHERE state = ?", released).get
-        due = connection.execute(_NEXT).get
-    return int(count or 0), int(due or 0)
+    those = [order] if order else waiting_orders(connection)
+    due = [connection.execute(_NEXT, (one,)).get for one in those] if count else []
+    return int(count or 0), min([int(one) for one in due if one is not None], default=0)

@@ -9,8 +9,9 @@ Opening raises `HoldDataError`. Methods raise HoldUnavailableError for whatever 
 skipped by all others and told by `hold_check`. Methods block, and may be called from any thread.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Final
@@ -22,7 +23,7 @@ from .flights import now
 from .held import By, Claim, CopyState, HeldLine, HeldQuery, Order, Outcome, Place, Tally
 from .hold_claims import claims_of, finish, lease
 from .hold_codec import CopyRecord, DamagedMessageError, HoldDataError, line_of, read_copies, read_message
-from .hold_database import HoldDatabase
+from .hold_database import Change, HoldDatabase
 from .hold_erase import erase_message, erase_subjects, rewrap
 from .hold_orders import keep, kept, waiting
 from .hold_search import Search
@@ -120,19 +121,11 @@ class HeldReview:
         record = CopyRecord(to, at, 0, due, order.id)
         moved: list[Place] = []
 
+        changes = {message: _moved(numbers, record) for message, numbers in by_message(places).items()}
+
         def action(database: HoldDatabase) -> None:
-            moved.clear()
             keep(database.connection, order)
-            for message, numbers in by_message(places).items():
-                moved.extend(
-                    Place(message, number)
-                    for number in database.change(
-                        message,
-                        lambda number, old, numbers=numbers: (  # type: ignore[misc]
-                            record if number in numbers and old.state is CopyState.HELD else None
-                        ),
-                    )
-                )
+            moved[:] = database.change(changes)
 
         self._write(action)
         return moved
@@ -165,13 +158,9 @@ class HeldReview:
                 places = Search(database.connection, query).places(None, MOST)
             if not places:
                 break
-            changed: list[int] = []
-
-            def action(database: HoldDatabase, places: Sequence[Place] = places, changed: list[int] = changed) -> None:
-                for message in by_message(places):
-                    changed.extend(database.change(message, _confirmed(at)))
-
-            self._write(action)
+            changed: list[Place] = []
+            changes = dict.fromkeys(by_message(places), _confirmed(at))
+            self._write(partial(_change, changes, changed))
             confirmed += len(changed)
             if not changed:  # what is left is damaged
                 break
@@ -231,7 +220,18 @@ def lines_of(database: HoldDatabase, places: Sequence[Place]) -> Iterator[HeldLi
                     yield line_of(Place(message, copy.number), row, copy)
 
 
-def _confirmed(at: int) -> Callable[[int, CopyRecord], CopyRecord | None]:
+def _change(changes: Mapping[int, Change], changed: list[Place], database: HoldDatabase) -> None:
+    changed[:] = database.change(changes)
+
+
+def _moved(numbers: Collection[int], moved: CopyRecord) -> Change:
+    def change(number: int, record: CopyRecord) -> CopyRecord | None:
+        return moved if number in numbers and record.state is CopyState.HELD else None
+
+    return change
+
+
+def _confirmed(at: int) -> Change:
     def change(_: int, record: CopyRecord) -> CopyRecord | None:
         return record._replace(state=CopyState.HELD, changed_at=at) if record.state is CopyState.PENDING else None
 

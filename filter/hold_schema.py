@@ -112,8 +112,7 @@ CREATE TABLE copy (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX copy_by_lot ON copy (lot, state);
 CREATE INDEX copy_by_subject ON copy (subject_key) WHERE subject_key != x'';
-CREATE INDEX copy_due ON copy (due_at) WHERE state = 'released';
-CREATE INDEX copy_due_by_order ON copy (order_id, due_at) WHERE state = 'released';
+CREATE INDEX copy_due ON copy (order_id, due_at) WHERE state = 'released';
 CREATE INDEX copy_void ON copy (changed_at) WHERE state = 'void';
 CREATE TABLE message_key (
     key BLOB NOT NULL,
@@ -131,6 +130,7 @@ CREATE TABLE orders (
     despite INTEGER NOT NULL,
     waiting INTEGER NOT NULL  -- copies that are released by it
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX orders_waiting ON orders (id) WHERE waiting > 0;
 CREATE TABLE note (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 """
 TABLES: Final = ("message", "content", "copy", "lot", "lot_count", "mix_count", "message_key", "orders", "note")

@@ -1,10 +1,12 @@
 """Measure the hold store: durable messages a second, disk per held copy, look-ups of message keys, looking over.
 
     .venv/bin/python tests/bench/bench_hold.py [--messages 20000] [--senders 20] [--octets 30000] [--dir DIR]
+                                               [--recipients 1000000]
 
 Each sender stores one message after the other and waits until it is on the disk. The content is mail-like: a template
 with personal words and links with tokens, unlike for every message; every message has one recipient. The directory
-should be on the disk that is to be measured.
+should be on the disk that is to be measured. Then so many recipients of 40 campaigns are put into another store (of
+little content, and not durably, to save time), and what reviewers ask and order is timed there.
 """
 
 import argparse
@@ -14,11 +16,19 @@ import resource
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sized
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from filter.envelope import MailFrom, RcptTo
+from filter.held import Action, By, CopyState, HeldQuery, Order, Outcome
+from filter.hold_codec import pack
+from filter.hold_database import HoldDatabase
+from filter.hold_review import HeldReview
 from filter.hold_store import HoldStore
 from filter.policy import Disposition
 from filter.ports import HeldCopy, HeldMessage
@@ -108,6 +118,113 @@ def measure_keys(store: HoldStore) -> None:
     print(f"known():           {took / len(keys) * 1e6:12.1f} µs each ({found:,} of {len(keys):,} known)")
 
 
+CAMPAIGNS = [f"{number:032x}" for number in range(40)]
+REASONS = ("objected", "no_consent", "no_consent", "expired")
+RULES = ("offer.discount", "offer.deadline", "offer.free", "shop.link", "event.invite")
+
+
+def recipient_of(number: int, body: bytes) -> HeldMessage:
+    """A message of one of the campaigns, for one recipient, who gets one message of every fifth campaign or so."""
+    campaign = number * 7919 % len(CAMPAIGNS)
+    evidence = (RULES[campaign % 5], RULES[(campaign + number % 3) % 5])
+    copy = replace(
+        message(number, body).copies[0],
+        subject_key=f"{number % 125_000:032x}",
+        reason=REASONS[number * 31 % 4],
+        evidence=evidence,
+    )
+    return replace(
+        message(number, body),
+        campaign=CAMPAIGNS[campaign],
+        brand=("shop", "bank")[campaign % 2],
+        label=("marketing", "mixed")[campaign % 3 == 0],
+        copies=(copy,),
+    )
+
+
+def fill(directory: Path, recipients: int) -> float:
+    """Put in so many messages; how many seconds it took."""
+    started = time.perf_counter()
+    HoldStore(directory, vault=VAULT).close()
+    database = HoldDatabase.open(directory, VAULT)
+    database.connection.execute("PRAGMA synchronous=OFF; PRAGMA cache_size=-200000").fetchall()
+    body = b"Subject: Offers\r\n\r\nAutumn offers\r\n" * 4
+    for first in range(0, recipients, 5000):
+        database.begin()
+        for number in range(first, min(first + 5000, recipients)):
+            database.insert(pack(recipient_of(number, body), VAULT))
+        database.commit()
+    database.close()
+    return time.perf_counter() - started
+
+
+def timed(what: str, ask: Callable[[], Sized], times: int = 3) -> None:
+    """The slowest of some times of asking."""
+    slowest = 0.0
+    for _ in range(times):
+        started = time.perf_counter()
+        found = len(ask())
+        slowest = max(slowest, time.perf_counter() - started)
+    print(f"{what + ':':34} {slowest * 1e3:8.1f} ms at most ({found:,})")
+
+
+def orders(mail: HeldReview, moves: int = 20, claims: int = 20) -> None:
+    """Release a thousand at a time, claim and finish two hundred at a time."""
+    order = Order("bench", Action.RELEASE, NOW, "bench", "to measure")
+    mail.order(order)
+    took: dict[str, list[float]] = {"move of 1,000": [], "claim of 200": [], "finish of 200": []}
+    after = None
+    for _ in range(moves):
+        lines = mail.lines(HeldQuery(reason="objected"), after, 1000)
+        places = [line.place for line in lines]
+        after = places[-1]
+        started = time.perf_counter()
+        assert len(mail.move(places, CopyState.RELEASED, order, NOW)) == len(places)
+        took["move of 1,000"].append(time.perf_counter() - started)
+    for _ in range(claims):
+        started = time.perf_counter()
+        found = mail.claim(NOW, NOW + 60_000, 200)
+        took["claim of 200"].append(time.perf_counter() - started)
+        started = time.perf_counter()
+        mail.finish([Outcome(place, CopyState.DELIVERED) for one in found for place in one.places], NOW + 1)
+        took["finish of 200"].append(time.perf_counter() - started)
+    for what, each in took.items():
+        print(f"{what + ':':34} {median(each) * 1e3:8.1f} ms, {max(each) * 1e3:.1f} at most")
+
+
+def review(directory: Path, recipients: int) -> None:
+    """Fill a store, and time what reviewers do."""
+    took = fill(directory, recipients)
+    size = sum(path.stat().st_size for path in directory.iterdir())
+    print(f"{recipients:,} recipients of {len(CAMPAIGNS)} campaigns: put in in {took:.0f} s, {size:,} octets")
+    mail = HeldReview(directory, VAULT)
+    for by in By:
+        timed(f"tally by {by}", partial(mail.tally, HeldQuery(), by))
+    span = HeldQuery(received_from=NOW + recipients // 4, received_before=NOW + recipients // 2)
+    timed("tally of a span by campaign", partial(mail.tally, span, By.CAMPAIGN))
+    asked = {
+        "held": HeldQuery(),
+        "campaign": HeldQuery(campaign=CAMPAIGNS[7]),
+        "label": HeldQuery(label="mixed"),
+        "rule": HeldQuery(rule=RULES[4]),
+        "reason": HeldQuery(reason="expired"),
+        "declared": HeldQuery(declared="service"),
+        "controller": HeldQuery(controller="shop"),
+        "brand": HeldQuery(brand="bank"),
+        "topic": HeldQuery(topic="offers"),
+        "recipient": HeldQuery(subjects=(f"{77:032x}",)),
+        "queue id": HeldQuery(queue_id=f"bench{recipients // 2:09}"),
+        "age": HeldQuery(received_from=NOW + recipients // 2),
+        "state": HeldQuery(states=frozenset({CopyState.DELIVERED})),
+        "nothing": HeldQuery(campaign="nobody"),
+    }
+    for what, query in asked.items():
+        timed(f"first 100 by {what}", partial(mail.lines, query, None, 100))
+    orders(mail)
+    timed("tally by campaign", partial(mail.tally, HeldQuery(), By.CAMPAIGN))
+    mail.close()
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -115,6 +232,7 @@ def main() -> None:
     parser.add_argument("--senders", type=int, default=20)
     parser.add_argument("--octets", type=int, default=30_000)
     parser.add_argument("--dir", type=Path, default=None, help="where to put the store (default: temporary)")
+    parser.add_argument("--recipients", type=int, default=1_000_000, help="for review; 0: not measured")
     options = parser.parse_args()
     chooser = random.Random(1)
     bodies = [content(chooser, options.octets) for _ in range(500)]
@@ -141,6 +259,11 @@ def main() -> None:
         started = time.perf_counter()
         HoldStore(directory, vault=VAULT).close()
         print(f"open:              {time.perf_counter() - started:12.2f} s")
+        mail = HeldReview(directory, VAULT)
+        orders(mail, min(20, options.messages // 1000), min(20, options.messages // 1000))
+        mail.close()
+        if options.recipients:
+            review(Path(scratch, "review"), options.recipients)
         print(f"peak memory:       {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:12,.0f} MiB")
 
 
