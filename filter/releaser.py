@@ -6,12 +6,14 @@ Outcomes are recorded in batches. When the next hop cannot be reached time after
 nothing more is claimed for a while, so that a long queue is not worn out against a closed door.
 
 `run` raises nothing but CancelledError; what a cancelled attempt did is in doubt, and its lease ends by itself.
+Outcomes that were known by then are recorded.
 """
 
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeVar
 
@@ -109,13 +111,15 @@ class Releaser:
     async def run(self, order: str = "", progress: Callable[[Progress], None] = nobody) -> Progress:
         """Deliver all that is due now, of one order or of all; `progress` is told after each batch."""
         run = _Run(self, order, progress)
-        async with asyncio.TaskGroup() as group:
-            recording = group.create_task(run.record())
-            consumers = [group.create_task(run.consume()) for _ in range(self.settings.concurrent)]
-            await run.claim()
-            await asyncio.gather(*consumers)
-            run.end()
-            await recording
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(run.record())
+                consumers = [group.create_task(run.consume()) for _ in range(self.settings.concurrent)]
+                await run.claim()
+                await asyncio.wait(consumers)
+                run.end()
+        finally:
+            await run.record_rest()
         return run.progress
 
     async def serve(self) -> None:
@@ -133,11 +137,9 @@ class Releaser:
 
     async def wait(self, seconds: float) -> None:
         """Wait, or until `stop`."""
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._stopping.wait()
-        except TimeoutError:
-            pass
 
     async def in_thread(self, function: Callable[..., _T], *arguments: object) -> _T:
         """Call the store."""
@@ -182,9 +184,11 @@ class _Run:
                     break
         except HoldUnavailableError:
             self.progress = self.progress._replace(unavailable=True)
-        finally:
-            for _ in range(settings.concurrent):
-                await self._queue.put(None)
+        except Exception as error:  # noqa: BLE001 - what was claimed is seen to its end all the same
+            releaser.report("release", error)
+            self.progress = self.progress._replace(unavailable=True)
+        for _ in range(settings.concurrent):
+            await self._queue.put(None)
 
     async def consume(self) -> None:
         """Handle claims until there is none."""
@@ -237,6 +241,13 @@ class _Run:
                 self._tell(self.progress)
             if self._ended:
                 self._news.set()
+
+    async def record_rest(self) -> None:
+        """Record what is left because the run was cancelled, if the store takes it."""
+        outcomes, self._outcomes = self._outcomes, []
+        if outcomes:
+            with suppress(HoldUnavailableError):
+                await self._releaser.in_thread(self._releaser.mail.finish, outcomes, self._releaser.clock())
 
     async def _finish(self, outcomes: Sequence[Recorded]) -> None:
         """Record, and if the store cannot, again: what is not recorded is delivered a second time."""

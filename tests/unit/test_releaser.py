@@ -405,3 +405,43 @@ def test_progress_is_told(world: ReleaseWorld) -> None:
 
     asyncio.run(once())
     assert heard[-1] == 2
+
+
+def test_a_cancelled_run_records_what_it_knows(world: ReleaseWorld) -> None:
+    """What was delivered before is not delivered again."""
+    world.settings = replace(SETTINGS, concurrent=1, linger=60.0)
+    world.hold("ann")
+    agree(world, "ann")
+    world.release()
+
+    async def once() -> None:
+        releaser = world.releaser()
+        run = asyncio.create_task(releaser.run())
+        taken = asyncio.Event()
+        world.journal.on_write = taken.set
+        await taken.wait()
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+        releaser.close()
+
+    asyncio.run(once())
+    assert world.state("ann") is CopyState.DELIVERED
+
+
+def test_a_fault_of_the_store_ends_the_round_in_order(world: ReleaseWorld) -> None:
+    """What nobody expected of it is counted, and what is under way is seen to its end."""
+    world.settings = replace(SETTINGS, batch=1)
+    released(world, "ann", "bob")
+    claim = world.mail.claim
+
+    def once(*arguments: object) -> object:
+        world.mail.claim = broken  # type: ignore[method-assign]
+        return claim(*arguments)
+
+    def broken(*_arguments: object) -> object:
+        raise RuntimeError("bug")
+
+    world.mail.claim = once  # type: ignore[method-assign]
+    assert world.deliver().unavailable
+    assert (world.state("ann"), world.reported) == (CopyState.DELIVERED, ["release"])
