@@ -48,7 +48,7 @@ _DECISIONS: Final = f"SELECT id, {', '.join(_DECISION)} FROM decision"  # noqa: 
 _CHANGED: Final = "UPDATE counter SET value = value + 1 WHERE name = 'decisions'"
 _VERSION: Final = "SELECT value FROM counter WHERE name = 'decisions'"
 _PRUNABLE: Final = (
-    "SELECT campaign FROM campaign WHERE last_at < ?1 AND (?2 = 0 OR (messages < ?2 AND sample = ''))"
+    "last_at < ?1 AND (?2 = 0 OR (messages < ?2 AND sample = ''))"
     " AND NOT EXISTS (SELECT 1 FROM decision WHERE decision.campaign = campaign.campaign)"
 )
 
@@ -166,14 +166,14 @@ class SqliteLedger:
         """
         with self._reading() as connection:  # looking may take long, and should keep nobody from writing
             about = (before, fewer_than, MAX_PRUNED)
-            found = connection.execute(f"{_PRUNABLE} LIMIT ?3", about).fetchall()
+            found = connection.execute(f"SELECT campaign FROM campaign WHERE {_PRUNABLE} LIMIT ?3", about).fetchall()  # noqa: S608 - names are ours
         if not found:
             return 0
         with self._writing() as connection:
             gone: list[tuple[Any, ...]] = []
             for (campaign,) in found:
                 gone += connection.execute(
-                    f"DELETE FROM campaign WHERE campaign = ?3 AND campaign IN ({_PRUNABLE}) RETURNING campaign",  # noqa: S608 - names are ours
+                    f"DELETE FROM campaign WHERE campaign = ?3 AND {_PRUNABLE} RETURNING campaign",  # noqa: S608 - names are ours
                     (before, fewer_than, campaign),
                 ).fetchall()
             connection.executemany("DELETE FROM tally WHERE campaign = ?", gone)

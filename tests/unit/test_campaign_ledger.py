@@ -338,3 +338,14 @@ def test_the_last_words_of_a_history() -> None:
     assert last_words([WAITING, DECISION]) == (DECISION, None)
     assert last_words([DECISION, approved]) == (approved, None)
     assert last_words([DECISION, WAITING, refused]) == (DECISION, None)
+
+
+def test_forgetting_goes_on_until_nothing_is_left(opens: Opens) -> None:
+    """However many are old, repeating it forgets each once."""
+    ledger = opens()
+    ledger.add([Seen(campaign=f"{number:032x}", first_at=1, last_at=1, messages=1) for number in range(5000)])
+    gone = [ledger.prune(2, fewer_than=10)]
+    while gone[-1]:
+        gone.append(ledger.prune(2, fewer_than=10))
+    assert sum(gone) == 5000
+    assert list(ledger.campaigns()) == []
