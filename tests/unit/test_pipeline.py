@@ -13,6 +13,7 @@ from filter import replies
 from filter.decision import Decider
 from filter.envelope import MailFrom, RcptTo
 from filter.events import Event, Outcome
+from filter.facts import NO_FACTS, Facts
 from filter.policy import Disposition, Policy
 from filter.ports import Stage
 from filter.replies import Reply
@@ -74,6 +75,18 @@ def test_a_held_message_is_kept_as_it_came(world: World) -> None:
     assert (copy.recipient, copy.disposition, copy.reason) == (rcpt("hold"), "hold", "soft_opt_in")
     assert copy.evidence == ("test.promotion",)
     assert len(bytes.fromhex(copy.subject_key)) == 16
+
+
+def test_a_held_message_can_be_decided_again() -> None:
+    """Its campaign is kept, and what the policy looked at; of a message that could not be judged nothing is."""
+    world = World(decider=lambda: dataclasses.replace(decider(), fingerprint=lambda message: message.subject))
+    world.send([rcpt("hold")])
+    (message,) = world.hold.messages.values()
+    assert (message.campaign, Facts.from_json(message.facts).label) == ("news", message.label)
+    world = World(decider=lambda: dataclasses.replace(decider(), classifier=None))
+    world.send([rcpt("hold")])
+    (message,) = world.hold.messages.values()
+    assert (message.campaign, message.facts, message.label) == ("", NO_FACTS, "")
 
 
 def test_the_next_hop_sees_nothing_of_held_recipients(world: World) -> None:
