@@ -22,6 +22,7 @@ from .config_kinds import (
     Peer,
     SecretPath,
     Section,
+    StoreUrl,
     User,
     counted,
     sized,
@@ -112,9 +113,11 @@ class DivertSettings(Section):
 
 
 class StoreSettings(Section):
-    """[store]: where everything durable is kept."""
+    """[store]: where everything durable is kept; with `url`, held mail and campaigns are in PostgreSQL instead."""
 
     dir: FilePath = Field(default="var", validate_default=True)
+    url: StoreUrl = ""
+    password_file: SecretPath = None
     min_free_space: Annotated[int, sized("0 B", "1 TiB")] = _GIB
 
 

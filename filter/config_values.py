@@ -10,6 +10,7 @@ import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+from urllib.parse import parse_qsl, urlsplit
 
 import idna
 
@@ -26,6 +27,8 @@ _SIZE: Final = re.compile(r"([0-9]{1,12}) ?(B|[KMGT]iB)")
 _SIZE_UNITS: Final = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _SIZE_ALLOWED: Final = 'a whole number and a unit: "512 B", "64 KiB", "50 MiB", "1 GiB"'
 _PEM: Final = "-----BEGIN"
+_SECRET_OPTIONS: Final = {"password", "sslpassword", "scram_client_key", "scram_server_key", "oauth_client_secret"}
+_USER_AND_PASSWORD: Final = re.compile(r":(?!//)[^@]*@")
 _COUNTRY_CODE: Final = re.compile(r"[1-9][0-9]{0,2}")
 
 # A month is a twelfth of 365 days: the shorter reading, because too short only asks again, too long sends unasked.
@@ -267,3 +270,22 @@ def secret_path(value: Any, base: Path) -> Path | None:
     if isinstance(value, str) and (_KEY_ITSELF.fullmatch(value) or _PEM in value):
         raise SecretError("the path of a file that holds the key; this looks like the key itself")
     return path(value, base)
+
+
+def store_url(value: Any) -> str:
+    """The URL of a PostgreSQL database as libpq takes it, or empty; refuses one with a password in it."""
+    allowed = 'empty, or "postgresql://USER@HOST:PORT/DATABASE" (more in config/README.md)'
+    if value == "":
+        return ""
+    if not isinstance(value, str) or not value.isprintable() or " " in value:
+        raise ValueError(allowed)
+    try:
+        parts = urlsplit(value)
+    except ValueError:
+        raise ValueError(allowed) from None
+    options = {name.lower() for name, _ in parse_qsl(parts.query, keep_blank_values=True)}
+    if _USER_AND_PASSWORD.search(value) or options & _SECRET_OPTIONS:
+        raise SecretError("a URL without a password: put that into a file and name it in store.password_file")
+    if not value.startswith("postgresql://") or not parts.path.strip("/") or parts.fragment:
+        raise ValueError(allowed)
+    return value

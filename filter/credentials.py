@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from .config_relay import NextHopSettings, SmtpSettings
+from .config_relay import NextHopSettings, SmtpSettings, StoreSettings
 from .errors import ConfigError, Problem
 from .users import Users, load_users
 
@@ -45,15 +45,12 @@ def users(smtp: SmtpSettings) -> Users | None:
 
 def next_hop_password(next_hop: NextHopSettings) -> str:
     """The password for the next hop, without the end of its line; empty without a password file."""
-    path = next_hop.password_file
-    if path is None:
-        return ""
-    _refuse_shared("next_hop.password_file", path)
-    with _readable("next_hop.password_file", path):
-        text = path.read_text("utf-8").rstrip("\r\n")
-    if not text or len(text) > _MAX_PASSWORD or not text.isprintable():
-        raise _problem("next_hop.password_file", path, f"one line of 1 to {_MAX_PASSWORD} printable characters")
-    return text
+    return _password("next_hop.password_file", next_hop.password_file)
+
+
+def store_password(store: StoreSettings) -> str:
+    """The password for the database of held mail, without the end of its line; empty without a password file."""
+    return _password("store.password_file", store.password_file)
 
 
 def check_authorities(next_hop: NextHopSettings) -> None:
@@ -61,6 +58,17 @@ def check_authorities(next_hop: NextHopSettings) -> None:
     if next_hop.tls_ca_file is not None:
         with _readable("next_hop.tls_ca_file", next_hop.tls_ca_file):
             ssl.create_default_context(cafile=next_hop.tls_ca_file)
+
+
+def _password(setting: str, path: Path | None) -> str:
+    if path is None:
+        return ""
+    _refuse_shared(setting, path)
+    with _readable(setting, path):
+        text = path.read_text("utf-8").rstrip("\r\n")
+    if not text or len(text) > _MAX_PASSWORD or not text.isprintable():
+        raise _problem(setting, path, f"one line of 1 to {_MAX_PASSWORD} printable characters")
+    return text
 
 
 def _refuse_missing(setting: str, path: Path) -> None:

@@ -11,7 +11,7 @@ process ends before that, such a message may stay: its client has sent it again,
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -62,7 +62,7 @@ class Work:
     do: Do
     message: HeldMessage | None = None
     queue_id: str = ""
-    numbers: Sequence[int] = ()
+    numbers: Collection[int] = ()
     key: bytes = b""
     at: int = 0
     packed: Packed | None = None
@@ -122,7 +122,7 @@ class PostgresHoldStore:
         """Take the pending copies of the message as held; nothing if there is no such message."""
         await self._queue.submit(Work(Do.CONFIRM, queue_id=queue_id, at=self._clock()))
 
-    async def diverted(self, queue_id: str, numbers: Sequence[int]) -> None:
+    async def diverted(self, queue_id: str, numbers: Collection[int]) -> None:
         """Mark these copies (positions in the message) as delivered to where they were diverted."""
         await self._queue.submit(Work(Do.DIVERTED, queue_id=queue_id, numbers=numbers, at=self._clock()))
 

@@ -162,6 +162,7 @@ OUTERMOST = (
     "config_checks",
     "config",
     "credentials",
+    "hold_stores",
     "health",
     "app",
     "relay_settings",

@@ -340,3 +340,37 @@ def test_what_is_hardly_meant_is_told(tmp_path):
     ]
     file.write_text('[smtp]\nrelay_networks = ["192.0.2.0/24"]\n')
     assert load_config(file).concerns() == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "postgresql://consentry@db.example/held",
+        "postgresql://consentry@one.example:5432,two.example/held?target_session_attrs=read-write",
+        "postgresql:///held?host=/run/postgresql&user=consentry",
+        "postgresql://consentry@[::1]:5432/held?sslmode=verify-full&sslrootcert=/etc/ssl/ca.pem",
+    ],
+)
+def test_a_database_by_its_url(load, url):
+    """A URL of libpq is taken as it is."""
+    assert load(f'[store]\nurl = "{url}"\n').store.url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://consentry:correct@db.example/held",
+        "postgresql://consentry@db.example/held?password=correct",
+        "postgresql://consentry@db.example/held?sslmode=require&sslpassword=correct",
+        "postgresql:/consentry:correct@db.example/held",
+        "postgresql:///consentry:correct@db.example/held",
+        "mysql://consentry:correct@db.example/held",
+        "consentry:correct@db.example/held",
+    ],
+)
+def test_a_database_password_is_never_shown(load, url):
+    """Wherever it stands in a URL, good or bad, it is refused and left out of the message."""
+    with pytest.raises(ConfigError, match=r"store\.password_file") as caught:
+        load(f'[store]\nurl = "{url}"\n')
+    assert "correct" not in str(caught.value)

@@ -52,6 +52,7 @@ def test_without_settings_nothing_is_read() -> None:
     assert credentials.server_context(config.smtp) is None
     assert credentials.users(config.smtp) is None
     assert credentials.next_hop_password(config.next_hop) == ""
+    assert credentials.store_password(config.store) == ""
     credentials.check_authorities(config.next_hop)
 
 
@@ -69,6 +70,18 @@ def test_good_files_are_taken(write: Write) -> None:
     assert users.verify(b"ann", b"secret")
     assert credentials.next_hop_password(config.next_hop) == "correct horse"
     credentials.check_authorities(config.next_hop)
+
+
+def test_the_password_of_the_store(write: Write) -> None:
+    """It is read from its file, anew each time, and refused by its own setting."""
+    file = write("password", "correct horse\n")
+    store = load(write, '[store]\npassword_file = "password"\n').store
+    assert credentials.store_password(store) == "correct horse"
+    file.write_text("battery staple")
+    assert credentials.store_password(store) == "battery staple"
+    file.chmod(0o604)
+    with pytest.raises(ConfigError, match=r"store.password_file.*mode 0604"):
+        credentials.store_password(store)
 
 
 @pytest.mark.usefixtures("certificate")
