@@ -8,11 +8,15 @@ Raises `apsw.Error`, and HoldUnavailableError as `HoldWriter.transact` does.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final, cast
+
+import apsw
 
 from .held import Place
 from .hold_database import HoldDatabase
 from .hold_writer import Action, HoldWriter
+from .ports import HoldUnavailableError
 from .sealing import SealError, UnknownKeyError
 
 _NOTE: Final = "erased"  # the log may still have something
@@ -41,7 +45,7 @@ def erase_message(writer: HoldWriter, queue_id: str) -> bool:
 
     _securely(writer, action)
     if found:
-        finish_erasing(writer)
+        _try_to_finish(writer)
     return bool(found)
 
 
@@ -65,7 +69,7 @@ def erase_subjects(writer: HoldWriter, subjects: Sequence[str]) -> int:
             if len(found) < _MOST:
                 break
     if erased:
-        finish_erasing(writer)
+        _try_to_finish(writer)
     return len(erased)
 
 
@@ -73,6 +77,11 @@ def finish_erasing(writer: HoldWriter) -> None:
     """Empty the log if something was erased that may still be in it; nothing if readers keep it from being emptied."""
     if _NOTE in writer.database.notes() and writer.clear_log():
         writer.transact([lambda database: database.forget_note(_NOTE)])
+
+
+def _try_to_finish(writer: HoldWriter) -> None:
+    with suppress(apsw.Error, HoldUnavailableError):  # it is erased already, and the note stays
+        finish_erasing(writer)
 
 
 def rewrap(database: HoldDatabase, limit: int) -> int:

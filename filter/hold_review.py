@@ -188,7 +188,8 @@ class HeldReview:
     def _write(self, action: Action) -> None:
         with self._writing, _unavailable(self._writer):
             self._writer.transact([action])
-            self._writer.tidy()
+            with suppress(apsw.Error):  # it is done already; the writer notes what that means for later
+                self._writer.tidy()
 
     @contextmanager
     def _view(self) -> Iterator[HoldDatabase]:
