@@ -8,10 +8,11 @@ import asyncio
 import secrets
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from time import monotonic, sleep
 from typing import Annotated, Final
 
 import typer
@@ -24,8 +25,7 @@ from .cli_query import Conditions, query, with_options
 from .config import Config
 from .display import visible
 from .errors import InputError
-from .events import Event
-from .held import Action, By, HeldQuery, Order
+from .held import Action, By, CopyState, HeldLine, HeldQuery, Order
 from .held_documents import order_document
 from .held_view import in_words
 from .metrics import Metrics
@@ -55,12 +55,17 @@ TellSenders = Annotated[bool, typer.Option("--tell-senders", help="Send a report
 
 _DONE: Final = {Action.RELEASE: "Released", Action.DISCARD: "Discarded", Action.EXPIRE: "Expired"}
 _OUTCOMES: Final = {
-    Event.RELEASED: "{} were delivered to the next hop.",
-    Event.EXPIRED: "{} expired, after their senders were told where that is due.",
-    Event.BOUNCED: "{} were refused for good; their senders were told where that is due.",
-    Event.RELEASE_DEFERRED: "{} could not be delivered now and are tried again.",
-    Event.RELEASE_STOPPED: "{} were stopped by the check:",
+    CopyState.DELIVERED: "{} were delivered to the next hop.",
+    CopyState.EXPIRED: "{} expired, after their senders were told where that is due.",
+    CopyState.BOUNCED: "{} were refused for good; their senders were told where that is due.",
+    CopyState.RELEASED: "{} could not be delivered now and are tried again.",
+    CopyState.HELD: "{} were stopped by the check:",
 }
+_ENDS: Final = frozenset(_OUTCOMES)
+_RECHECK: Final = "recheck: "  # before the reason, in the outcome of a copy that was stopped
+_PAGE: Final = 1000
+_LOOK_EVERY: Final = 0.5  # seconds
+_PATIENCE: Final = 30.0  # seconds in which a relay should get on with what it took
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,21 +83,25 @@ class How:
 
 @dataclass(slots=True)
 class Placed:
-    """What became of an order; `order` is None if nothing matched. Counts are copies; `left` to the relay or not."""
+    """What became of an order; `order` is None if nothing matched. Counts are copies.
+
+    `states` and `stopped` (by reason) are those of all that it ever moved, whoever delivered them; empty if nobody
+    waited for that.
+    """
 
     order: Order | None = None
     moved: Moved = field(default_factory=Moved)
-    delivered: Counter[Event] = field(default_factory=Counter)
-    stopped: Counter[str] = field(default_factory=Counter)  # by reason
+    states: Counter[CopyState] = field(default_factory=Counter)
+    stopped: Counter[str] = field(default_factory=Counter)
     waiting: int = 0
-    left: bool = False
+    left: bool = False  # to the relay
     unreachable: bool = False
 
     @property
     def whole(self) -> bool:
         """Whether everything went as ordered."""
         waits = self.waiting and not self.left
-        return not (self.stopped or self.unreachable or self.delivered[Event.BOUNCED] or waits)
+        return not (self.stopped or self.unreachable or self.states[CopyState.BOUNCED] or waits)
 
 
 @order_commands.command()
@@ -190,7 +199,8 @@ def place(settings: Config, stores: ReviewStores, action: Action, asked: HeldQue
                 progress=lambda moved: bar.update(task, completed=moved.visited),
             )
         if not how.no_wait and (action is Action.RELEASE or how.tell_senders):
-            asyncio.run(_deliver(settings, stores, _Reasons(journal, placed.stopped), metrics, placed))
+            asyncio.run(_deliver(settings, stores, journal, metrics, placed))
+            _see_to_its_end(stores, asked, placed)
     placed.waiting, _ = stores.held.waiting(order.id)
     return placed
 
@@ -241,21 +251,6 @@ def _bar(what: str, total: int) -> Iterator[tuple[Progress, TaskID]]:
         yield bar, bar.add_task(what, total=total)
 
 
-class _Reasons:
-    """A journal that also counts why copies were stopped."""
-
-    def __init__(self, journal: Journal, stopped: Counter[str]) -> None:
-        self._journal = journal
-        self._stopped = stopped
-
-    def write(self, events: Sequence[Mapping[str, object]]) -> None:
-        """Append a line for each."""
-        for event in events:
-            if event["event"] is Event.RELEASE_STOPPED:
-                self._stopped[str(event["reason"])] += int(str(event["recipients"]))
-        self._journal.write(events)
-
-
 async def _deliver(settings: Config, stores: ReviewStores, journal: Journal, metrics: Metrics, placed: Placed) -> None:
     """Deliver what is due of the order, in this process."""
     from . import releasing  # noqa: PLC0415 - loads the way to the next hop, which no other command needs
@@ -264,7 +259,37 @@ async def _deliver(settings: Config, stores: ReviewStores, journal: Journal, met
     with _bar("Delivering", stores.held.waiting(name)[0]) as (bar, task):
         async with releasing.for_command(settings, stores, journal, metrics, console.now) as releaser:
             done = await releaser.run(name, lambda so_far: bar.update(task, completed=so_far.copies))
-    placed.delivered, placed.unreachable = done.counts, done.unreachable or done.unavailable
+    placed.unreachable = done.unreachable or done.unavailable
+
+
+def _see_to_its_end(stores: ReviewStores, asked: HeldQuery, placed: Placed) -> None:
+    """Wait for what a relay took out of our hands, as long as it gets on; then look what became of everything."""
+    name = placed.order.id if placed.order else ""
+    before, since = -1, monotonic()
+    while under_way := _under_way(stores, asked, name):
+        if under_way != before:
+            before, since = under_way, monotonic()
+        elif monotonic() - since > _PATIENCE:
+            break
+        sleep(_LOOK_EVERY)
+    for line in _moved_by(stores, replace(asked, states=_ENDS), name):
+        placed.states[line.state] += 1
+        if line.state is CopyState.HELD:
+            placed.stopped[line.outcome.removeprefix(_RECHECK)] += 1
+
+
+def _under_way(stores: ReviewStores, asked: HeldQuery, name: str) -> int:
+    """How many copies nobody has tried to deliver yet."""
+    released = _moved_by(stores, replace(asked, states=frozenset({CopyState.RELEASED})), name)
+    return sum(not line.attempts for line in released)
+
+
+def _moved_by(stores: ReviewStores, asked: HeldQuery, name: str) -> Iterator[HeldLine]:
+    """The copies that match and were moved by this order, page by page."""
+    last = None
+    while page := stores.held.lines(asked, last, _PAGE):
+        last = page[-1].place
+        yield from (line for line in page if line.order == name)
 
 
 def tell(placed: Placed, *, as_json: bool) -> None:
@@ -283,7 +308,7 @@ def placed_document(placed: Placed) -> dict[str, object]:
     return {
         "order": order_document(placed.order) if placed.order else None,
         **placed.moved._asdict(),
-        "events": {str(event): count for event, count in sorted(placed.delivered.items())},
+        "states": {str(state): count for state, count in sorted(placed.states.items())},
         "stopped": dict(placed.stopped),
         "waiting": placed.waiting,
         "unreachable": placed.unreachable,
@@ -294,8 +319,8 @@ def _lines(placed: Placed, order: Order) -> Iterator[str]:
     yield f"{_DONE[order.action]} {placed.moved.moved:,} copies by order {order.id} of {order.author}: {order.why}"
     if placed.moved.passed_over:
         yield f"{placed.moved.passed_over:,} were stopped by an earlier run of this order and stay held."
-    for event, words in _OUTCOMES.items():
-        if count := placed.delivered[event]:
+    for state, words in _OUTCOMES.items():
+        if count := placed.states[state]:
             yield words.format(f"{count:,}")
     for reason, count in placed.stopped.most_common():
         yield f"  {count:,} stay held: {in_words(reason)}"
