@@ -4,8 +4,9 @@ A release decides again on these, without judging again; that is right as long a
 Pure; `Facts.from_json` raises InputError.
 """
 
-import json
 from typing import Final, NamedTuple, Self
+
+import orjson
 
 from .classify import Classification
 from .errors import InputError
@@ -30,13 +31,13 @@ class Facts(NamedTuple):
 
     def to_json(self) -> str:
         """One JSON object on one line; `from_json` gives an equal value."""
-        return json.dumps(self._asdict(), separators=(",", ":"), allow_nan=False)
+        return orjson.dumps(self._asdict()).decode()
 
     @classmethod
     def from_json(cls, text: str) -> Self:
         """The facts that `to_json` wrote; InputError for anything else."""
         try:
-            found = json.loads(text)
+            found = orjson.loads(text)
             facts = cls(
                 label=Label(found.pop("label")),
                 score=_number(found.pop("score")),
@@ -47,7 +48,7 @@ class Facts(NamedTuple):
                 threshold=_number(found.pop("threshold")),
                 decisive_rules=_words(found.pop("decisive_rules")),
             )
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(f"facts of a held message: {_shown(text)}: cannot be read ({error})") from error
         if found:
             raise InputError(f"facts of a held message: {', '.join(map(_shown, found))}: not known")

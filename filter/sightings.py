@@ -48,19 +48,20 @@ class Sighting:
 
     def count(self, incoming: Incoming, judged: Judged, decision: Decision) -> None:
         """Add a message."""
-        classification = decision.classification
+        classification, at = decision.classification, incoming.at
         self.messages += 1
-        self.first_at = min(self.first_at, incoming.at)
-        self.last_at = max(self.last_at, incoming.at)
+        if at > self.last_at:
+            self.last_at = at
+        elif at < self.first_at:
+            self.first_at = at
         _add(self.labels, classification.label, 1)
         if classification.claimed:
             _add(self.declared, classification.claimed, 1)
         for copy in judged.copies:
-            disposition = copy.verdict.disposition
-            _add(self.recipients, disposition, 1)
-            if disposition is Disposition.HOLD:
-                self.sample = incoming.queue_id
-        if classification.disguised and incoming.mail.path:  # a report may quote what it likes
+            _add(self.recipients, copy.verdict.disposition, 1)
+        if judged.those(Disposition.HOLD):
+            self.sample = incoming.queue_id
+        if classification.claimed and classification.disguised and incoming.mail.path:  # a report quotes what it likes
             self.disguised += len(judged.copies)
 
     def merge(self, later: "Sighting") -> None:

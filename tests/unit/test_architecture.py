@@ -216,7 +216,6 @@ PURE = {
     "html",
     "ipaddress",
     "itertools",
-    "json",
     "math",
     "re",
     "string",
@@ -233,6 +232,7 @@ LIBRARIES = {
     "mime": {"io"},  # its newline decoder, which is no I/O: the quickest look at line ends
     "styles": {"hyperscan", "selectolax"},  # one pass over the style declarations of a document
     "markup": {"selectolax"},  # HTML to text
+    "facts": {"orjson"},  # what is kept with each held message
     "rules": {"hyperscan"},  # the compiled rule set
 }
 OUTWARD_CALLS = {"open", "print", "input", "exec", "eval", "__import__"}
