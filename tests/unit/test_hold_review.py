@@ -1,0 +1,413 @@
+"""Held mail of this machine under review: agrees with a plain model, finds without looking at everything, and leaves
+nothing of what is erased.
+"""
+
+import asyncio
+import dataclasses
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import apsw
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.held import NOW, VAULT, held_copy, held_message
+from support.held_backends import SqliteBackend
+from support.held_memory import MemoryHeldMail
+
+from filter import hold_search
+from filter.errors import InputError
+from filter.held import Action, By, CopyState, HeldLine, HeldQuery, Order, Outcome, Place
+from filter.hold_codec import DamagedMessageError
+from filter.hold_review import HeldReview
+from filter.hold_schema import open_file
+from filter.hold_store import HoldStore
+from filter.ports import HeldMessage, HoldUnavailableError
+from filter.sealing import UnknownKeyError, Vault
+
+ORDER = Order("r1", Action.RELEASE, NOW, "jane", "asked for")
+DISCARD = Order("d1", Action.DISCARD, NOW, "jo", "an offer")
+EVERY = HeldQuery(states=frozenset())
+NEWER = Vault.of([bytes([7]) * 32, bytes(range(32))])
+
+
+@pytest.fixture
+def backend(tmp_path: Path) -> Iterator[SqliteBackend]:
+    """An empty store."""
+    opened = SqliteBackend(tmp_path)
+    yield opened
+    opened.close()
+
+
+def _mail(count: int, *, octets: int = 300) -> list[HeldMessage]:
+    return [held_message(f"m{number}", held_copy(number), octets=octets) for number in range(count)]
+
+
+def _places(mail: HeldReview, query: HeldQuery = EVERY) -> list[Place]:
+    return [line.place for line in mail.lines(query)]
+
+
+# Against the model
+
+WORDS = st.sampled_from(["", "a", "b"])
+COPIES = st.builds(
+    dataclasses.replace,
+    st.integers(0, 3).map(held_copy),
+    reason=WORDS,
+    evidence=st.lists(WORDS, max_size=2, unique=True).map(tuple),
+)
+MESSAGES = st.builds(
+    dataclasses.replace,
+    st.just(held_message("x", octets=20)),
+    received_at=st.integers(NOW, NOW + 3),
+    campaign=WORDS,
+    label=WORDS,
+    declared=WORDS,
+    controller=WORDS,
+    brand=WORDS,
+    topic=WORDS,
+    copies=st.lists(COPIES, min_size=1, max_size=4).map(tuple),
+    pending=st.booleans(),
+)
+QUERIES = st.builds(
+    HeldQuery,
+    states=st.sets(st.sampled_from(CopyState), max_size=3).map(frozenset) | st.just(frozenset()),
+    campaign=WORDS,
+    label=WORDS,
+    rule=WORDS,
+    reason=WORDS,
+    declared=st.just("") | WORDS,
+    controller=st.just("") | WORDS,
+    brand=st.just("") | WORDS,
+    topic=st.just("") | WORDS,
+    subjects=st.just(()) | st.lists(st.integers(0, 3).map("{:032x}".format), min_size=1, max_size=2).map(tuple),
+    queue_id=st.sampled_from(["", "", "", "0", "3"]),
+    received_from=st.sampled_from([0, 0, NOW + 1]),
+    received_before=st.sampled_from([0, 0, NOW + 2]),
+)
+CHOICES = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 2**16)), max_size=8)
+
+
+def _known(line: HeldLine) -> HeldLine:
+    """A line as both have it: places are their own, and so is when a lease ends."""
+    return line._replace(place=Place(0, line.place.number), due_at=0)
+
+
+def _act(mail: HeldReview | MemoryHeldMail, what: int, choice: int) -> object:
+    """One thing that is done in review; what choices there are is told alike by both."""
+    lines = sorted(mail.lines(EVERY), key=lambda line: (line.queue_id, line.place.number))
+    chosen = [line for number, line in enumerate(lines) if choice >> number % 16 & 1]
+    match what:
+        case 0:
+            return len(mail.move([line.place for line in chosen], CopyState.RELEASED, ORDER, NOW + 5))
+        case 1:
+            return len(mail.move([line.place for line in chosen], CopyState.DISCARDED, DISCARD, NOW + 6))
+        case 2:
+            states = (CopyState.DELIVERED, CopyState.BOUNCED, CopyState.HELD, CopyState.RELEASED)
+            claims = mail.claim(NOW + 10, NOW + 20, 100)
+            places = sorted((claim.message.queue_id, place) for claim in claims for place in claim.places)
+            outcomes = [Outcome(place, states[(choice + n) % 4], NOW + 9) for n, (_, place) in enumerate(places)]
+            mail.finish(outcomes, NOW + 11)
+            return len(places)
+        case 3:
+            return mail.confirm_pending(NOW + choice % 4, NOW + 7)
+        case 4:
+            return mail.erase_message(str(choice % 4))
+        case _:
+            return mail.erase_subjects([f"{choice % 4:032x}"])
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(st.lists(MESSAGES, max_size=5), CHOICES, st.lists(QUERIES, min_size=1, max_size=4), st.sampled_from([-1, 16]))
+def test_the_file_agrees_with_a_plain_model(messages, choices, queries, least):
+    """Whatever is stored and done to it, lines and tallies are those of a model that looks at everything."""
+    named = [dataclasses.replace(message, queue_id=str(number)) for number, message in enumerate(messages)]
+    model = MemoryHeldMail(*named)
+    with tempfile.TemporaryDirectory() as scratch, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hold_search, "_LEAST_PAGE", least)  # -1: look at all copies instead of the index
+        backend = SqliteBackend(Path(scratch))
+        try:
+            backend.store(*named)
+            for mail in (model, backend.mail):
+                mail.order(ORDER)
+                mail.order(DISCARD)
+            for what, choice in choices:
+                assert _act(backend.mail, what, choice) == _act(model, what, choice)
+            for query in [EVERY, *queries]:
+                found = backend.mail.lines(query)
+                assert [line.place for line in found] == sorted(line.place for line in found)
+                assert sorted(map(_known, found), key=str) == sorted(map(_known, model.lines(query)), key=str)
+                for by in By:
+                    assert backend.mail.tally(query, by) == model.tally(query, by)
+            assert backend.mail.waiting()[0] == model.waiting()[0]
+            assert backend.hold.check().sound
+        finally:
+            backend.close()
+
+
+# Without looking at everything
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        *(lambda mail, by=by: mail.tally(HeldQuery(), by) for by in By),
+        lambda mail: mail.tally(HeldQuery(received_from=NOW), By.CAMPAIGN),
+        lambda mail: mail.lines(HeldQuery()),
+        lambda mail: mail.lines(HeldQuery(campaign="ab", rule="offer.discount", received_before=NOW)),
+        lambda mail: mail.lines(HeldQuery(reason="objected"), Place(5, 5)),
+        lambda mail: mail.lines(HeldQuery(subjects=(f"{1:032x}",))),
+        lambda mail: mail.lines(HeldQuery(queue_id="m1")),
+        lambda mail: mail.message("m1"),
+        lambda mail: mail.waiting(),
+        lambda mail: mail.waiting("r1"),
+        lambda mail: mail.move(_places(mail), CopyState.RELEASED, ORDER, NOW),
+        lambda mail: mail.finish([Outcome(_places(mail)[0], CopyState.HELD)], NOW),
+        lambda mail: mail.claim(NOW, NOW + 1, 10),
+        lambda mail: mail.claim(NOW, NOW + 1, 10, "r1"),
+        lambda mail: mail.confirm_pending(NOW + 1, NOW),
+        lambda mail: mail.erase_message("m1"),
+        lambda mail: mail.erase_subjects([f"{1:032x}"]),
+        lambda mail: mail.rewrap(),
+    ],
+)
+def test_nothing_looks_at_every_copy_or_message(backend, ask: Callable[[HeldReview], object]):
+    """No statement of the usual questions and orders goes through the whole table of copies, messages or content."""
+    backend.store(*_mail(3))
+    backend.mail.order(ORDER)
+    backend.mail.move(_places(backend.mail)[:2], CopyState.RELEASED, ORDER, NOW)
+    statements: set[str] = set()
+
+    def note(_cursor: apsw.Cursor, sql: str, _bindings: object) -> bool:
+        statements.add(sql)
+        return True
+
+    for connection in (backend.mail._database.connection, backend.mail._writer.database.connection):
+        connection.exec_trace = note
+    ask(backend.mail)
+    assert statements
+    planner = open_file(backend.directory, readonly=True)
+    for sql in statements - {"BEGIN", "BEGIN IMMEDIATE", "COMMIT", "ROLLBACK"}:
+        plan = [
+            row[3]
+            for row in planner.execute(
+                f"EXPLAIN QUERY PLAN {sql}", [1] * (len(set(re.findall(r"\?\d", sql))) or sql.count("?"))
+            )
+        ]
+        for step in plan:
+            assert not step.startswith(("SCAN copy", "SCAN message", "SCAN content")), (sql, plan)
+    planner.close()
+
+
+def test_many_lots_are_found_too(backend):
+    """Where each copy has evidence of its own there are as many lots as copies, and all is found as ever."""
+    messages = [
+        held_message(f"m{number:03}", dataclasses.replace(held_copy(number), evidence=(f"rule.{number}", "shop")))
+        for number in range(60)
+    ]
+    backend.store(*messages)
+    assert [line.queue_id for line in backend.mail.lines(HeldQuery(rule="shop"))] == [m.queue_id for m in messages]
+    assert [line.queue_id for line in backend.mail.lines(HeldQuery(rule="rule.7"))] == ["m007"]
+    assert backend.mail.tally(HeldQuery(), By.RULE)[0] == ("shop", 60, 60, NOW, NOW)
+
+
+def test_lots_that_nothing_is_in_are_removed(backend):
+    """What is known of campaigns that are gone does not add up."""
+    backend.store(*_mail(2))
+    for queue_id in ("m0", "m1"):
+        backend.mail.erase_message(queue_id)
+    asyncio.run(backend.hold.prune())
+    database = backend.mail._database.connection
+    assert database.execute("SELECT count(*) FROM lot").get == 0
+    assert database.execute("SELECT count(*) FROM mix_count").get == 0
+
+
+# Orders
+
+
+def test_another_order_of_the_same_id_is_refused(backend):
+    """Who ordered what cannot be changed later."""
+    backend.mail.order(ORDER)
+    with pytest.raises(InputError, match="order r1: is kept already"):
+        backend.mail.order(ORDER._replace(author="jo"))
+    assert backend.mail.orders() == [ORDER]
+
+
+@pytest.mark.parametrize("state", [CopyState.HELD, CopyState.DELIVERED, CopyState.VOID])
+def test_held_copies_do_not_move_to_other_states(backend, state):
+    """A mistake of a caller moves nothing."""
+    backend.store(*_mail(1))
+    with pytest.raises(ValueError, match="held copies are moved to discarded, expired, released"):
+        backend.mail.move(_places(backend.mail), state, ORDER, NOW)
+    backend.mail.move(_places(backend.mail), CopyState.RELEASED, ORDER, NOW)
+    with pytest.raises(ValueError, match="a released copy becomes"):
+        backend.mail.finish([Outcome(_places(backend.mail)[0], CopyState.VOID)], NOW)
+
+
+# Damage and keys
+
+
+def _damage(backend: SqliteBackend, sql: str) -> None:
+    writer = open_file(backend.directory)
+    writer.execute(f"PRAGMA ignore_check_constraints=ON; PRAGMA foreign_keys=OFF; {sql}")
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE message SET label = 'service' WHERE queue_id = 'm1'",
+        "UPDATE copy SET reason = 'no_consent' WHERE message = (SELECT id FROM message WHERE queue_id = 'm1')",
+        "UPDATE copy SET due_at = due_at - 1 WHERE message = (SELECT id FROM message WHERE queue_id = 'm1')",
+        "UPDATE content SET body = zeroblob(50) WHERE message = (SELECT id FROM message WHERE queue_id = 'm1')",
+        "DELETE FROM content WHERE message = (SELECT id FROM message WHERE queue_id = 'm1')",
+        "UPDATE message SET wrapped_key = zeroblob(60) WHERE queue_id = 'm1'",
+    ],
+)
+def test_what_is_damaged_is_not_delivered_and_keeps_nobody_waiting(backend, sql):
+    """A damaged message is left out of claims, stays where it is, and `check` names it (E7)."""
+    backend.store(*_mail(3))
+    backend.mail.order(ORDER)
+    backend.mail.move(_places(backend.mail), CopyState.RELEASED, ORDER, NOW)
+    _damage(backend, sql)
+    claims = backend.mail.claim(NOW, NOW + 10, 10)
+    assert [claim.message.queue_id for claim in claims] == ["m0", "m2"]
+    assert backend.mail.waiting()[0] == 3
+    with pytest.raises(DamagedMessageError):
+        backend.mail.message("m1")
+    assert [damage.queue_id for damage in backend.hold.check().damage] == ["m1"]
+
+
+def test_a_damaged_record_changes_no_more(backend):
+    """A copy of which it is not known where it is stays as it is; the others of the message move."""
+    backend.store(held_message("one", held_copy(1), held_copy(2)))
+    places = _places(backend.mail)
+    _damage(backend, "UPDATE copy SET changed_at = 1 WHERE number = 0")
+    assert backend.mail.move(places, CopyState.DISCARDED, DISCARD, NOW) == [places[1]]
+    with pytest.raises(DamagedMessageError):
+        backend.mail.message("one")
+    assert not backend.mail.lines(EVERY)
+    assert backend.hold.check().damage
+
+
+def test_what_a_missing_key_sealed_waits_for_it(backend):
+    """A message whose master key is not there is not delivered and not damaged; with the key it is as ever."""
+    backend.store(*_mail(2))
+    backend.mail.order(ORDER)
+    backend.mail.move(_places(backend.mail), CopyState.RELEASED, ORDER, NOW)
+    other = HeldReview(backend.directory, Vault.of([bytes(32)]))
+    assert not other.claim(NOW, NOW + 10, 10)
+    assert len(other.lines(EVERY)) == 2
+    with pytest.raises(UnknownKeyError, match=VAULT.current):
+        other.message("m1")
+    other.close()
+    assert len(backend.mail.claim(NOW + 10, NOW + 20, 10)) == 2
+
+
+def test_keys_are_wrapped_anew(backend):
+    """Bit by bit, until the old master key is not needed any more; what no key opens is passed over."""
+    messages = _mail(7)
+    backend.store(*messages)
+    _damage(backend, "UPDATE message SET wrapped_key = zeroblob(60) WHERE queue_id = 'm0'")
+    _damage(backend, "UPDATE message SET key_id = 'lost' WHERE queue_id = 'm6'")
+    newer = HeldReview(backend.directory, NEWER)
+    assert [newer.rewrap(3), newer.rewrap(3), newer.rewrap(3)] == [3, 2, 0]
+    newer.close()
+    only = HeldReview(backend.directory, Vault.of([bytes([7]) * 32]))
+    for message in messages[1:6]:
+        assert only.message(message.queue_id)[0] == message
+    only.close()
+
+
+# Erasing
+
+
+def _octets(directory: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in sorted(directory.iterdir()))
+
+
+def _secrets(backend: SqliteBackend, queue_id: str) -> list[bytes]:
+    """The sealed octets of a message, by which it would be found in the file."""
+    connection = open_file(backend.directory, readonly=True)
+    number = connection.execute("SELECT id FROM message WHERE queue_id = ?", (queue_id,)).get
+    sealed = connection.execute("SELECT wrapped_key, mail, trace FROM message WHERE id = ?", (number,)).fetchone()
+    body = connection.execute("SELECT body FROM content WHERE message = ?", (number,)).get
+    recipients = connection.execute("SELECT recipient FROM copy WHERE message = ?", (number,)).fetchall()
+    connection.close()
+    return [*sealed, *(body[at : at + 500] for at in range(0, len(body), 2000)), *(one for (one,) in recipients)]
+
+
+@pytest.mark.parametrize("octets", [200, 40_000])
+def test_nothing_of_an_erased_message_is_left_in_any_file(backend, octets):
+    """Not its key, not its content, not its addresses, neither in the file nor in its log (H12)."""
+    others = [held_message(f"other{number}", octets=octets) for number in range(10)]
+    backend.store(*_mail(10, octets=octets), held_message("to-erase", octets=octets), *others)
+    secrets = [b"to-erase", *_secrets(backend, "to-erase")]
+    assert all(secret in _octets(backend.directory) for secret in secrets)
+    assert backend.mail.erase_message("to-erase")
+    left = _octets(backend.directory)
+    assert not any(secret in left for secret in secrets)
+    assert all(secret in left for secret in _secrets(backend, "m8"))
+    assert backend.hold.check().sound
+
+
+def test_nothing_of_an_erased_recipient_is_left_in_any_file(backend):
+    """Not the address, not the subject key; other recipients of the same message are there as ever."""
+    message = held_message("one", held_copy(1), held_copy(2), held_copy(3), octets=5000)
+    backend.store(message, *_mail(5))
+    secret = _secrets(backend, "one")[-2]
+    key = bytes.fromhex(held_copy(2).subject_key)
+    assert backend.mail.erase_subjects([held_copy(2).subject_key]) == 2
+    left = _octets(backend.directory)
+    assert secret not in left
+    assert key not in left
+    assert backend.mail.message("one")[0] == dataclasses.replace(message, copies=(held_copy(1), held_copy(3)))
+
+
+def test_a_reader_keeps_the_log_for_a_while_only(backend, monkeypatch):
+    """What is erased while somebody reads is out of the log when they have ended and a worker looks after it."""
+    monkeypatch.setattr("filter.hold_schema.BUSY_TIMEOUT", 10)
+    backend.store(*_mail(3, octets=3000))
+    secrets = _secrets(backend, "m1")
+    mail = backend.another()
+    reader = open_file(backend.directory, readonly=True)
+    reader.execute("BEGIN")
+    reader.execute("SELECT 1 FROM note").fetchall()
+    assert mail.erase_message("m1")
+    assert mail.message("m1") is None
+    assert any(secret in _octets(backend.directory) for secret in secrets)
+    reader.close()
+    asyncio.run(backend.hold.prune())
+    backend.hold.close()  # after what it does at rest
+    assert not any(secret in _octets(backend.directory) for secret in secrets)
+    assert HoldStore(backend.directory, vault=VAULT).check().sound
+
+
+# Beside others
+
+
+def test_a_writer_that_takes_too_long_is_not_waited_for_for_ever(backend, monkeypatch):
+    """Another one that holds the file makes it unavailable, and nothing is half moved."""
+    monkeypatch.setattr("filter.hold_schema.BUSY_TIMEOUT", 10)
+    backend.store(*_mail(2))
+    mail = backend.another()
+    other = open_file(backend.directory)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(HoldUnavailableError, match="BusyError"):
+        mail.move(_places(mail), CopyState.RELEASED, ORDER, NOW)
+    other.close()
+    assert {line.state for line in mail.lines(EVERY)} == {CopyState.HELD}
+    assert len(mail.move(_places(mail), CopyState.RELEASED, ORDER, NOW)) == 2
+
+
+def test_a_closed_review_is_unavailable(backend):
+    """After closing nothing is answered, and closing again is no error."""
+    mail = backend.another()
+    mail.close()
+    mail.close()
+    with pytest.raises(HoldUnavailableError):
+        mail.lines(EVERY)
+    with pytest.raises(HoldUnavailableError):
+        mail.confirm_pending(NOW + 1, NOW)
