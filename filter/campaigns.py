@@ -61,6 +61,19 @@ def last_words(history: Iterable[CampaignDecision]) -> tuple[CampaignDecision | 
     return last, waiting
 
 
+def as_of(history: Iterable[CampaignDecision], at: int) -> CampaignDecision | None:
+    """Of every decision on one campaign, oldest first: the one that was in force at that time, as it was then."""
+    known = [_as_it_was(decision, at) for decision in history if decision.at <= at]
+    last, _ = last_words(known)
+    return last if last and last.in_force(at) else None
+
+
+def _as_it_was(decision: CampaignDecision, at: int) -> CampaignDecision:
+    if decision.approved_at > at:
+        decision = decision._replace(approver="", approved_at=0)
+    return decision._replace(withdrawn_at=0, withdrawn_by="") if decision.withdrawn_at > at else decision
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
     """What one worker saw of a campaign since it last told: to be added to the ledger.

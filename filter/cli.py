@@ -16,7 +16,7 @@ import orjson
 import typer
 from rich.table import Table
 
-from . import __version__, app, console
+from . import __version__, app, console, hold_stores
 from .allocator import keep_freed_memory
 from .classify import Classification, Classifier
 from .cli_campaign import campaign_commands
@@ -194,9 +194,11 @@ def explain(
     message = parse_message(console.read_file(file))
     with console.busy("Reading the rules …"):
         loaded = app.rules(settings if config else None)
-    decider = app.decider(settings, loaded, _consent(settings))
     sender = (message.from_address or None) if mail_from is None else mail_from
-    decision = decider.decide(message, sender, rcpt, _milliseconds(at))
+    when = _milliseconds(at)
+    with hold_stores.decided(settings.store, when) as decisions:
+        decider = app.decider(settings, loaded, _consent(settings), decisions)
+        decision = decider.decide(message, sender, rcpt, when)
     if as_json:
         console.write_json(decision_document(str(file), decision))
     else:

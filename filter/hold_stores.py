@@ -4,15 +4,17 @@ The same three things of either, which nobody else asks which it is. Opening rai
 used, HoldUnavailableError for a server that cannot be reached now, ConfigError for a password file, and OSError.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from . import credentials
+from . import campaign_schema, credentials
 from .campaign_store import SqliteLedger
-from .campaigns import CampaignLedger
+from .campaigns import CampaignLedger, as_of
 from .config_relay import StoreSettings
+from .decision import Decisions, no_decision
 from .held import HeldMail
 from .hold_codec import HoldDataError, StoredMessage
 from .hold_review import HeldReview
@@ -65,6 +67,14 @@ def holds_mail(store: StoreSettings) -> bool:
     return bool(store.url) or (directory(store) / FILE_NAME).exists()
 
 
+def refuse_nothing(store: StoreSettings) -> None:
+    """Say so where no mail can be held yet: raises HoldDataError."""
+    if not holds_mail(store):
+        raise HoldDataError(
+            f"{directory(store)}: no held mail there yet; the relay makes it when it starts: consentry run"
+        )
+
+
 def open_hold(store: StoreSettings, vault: Vault, *, on_failed: Callable[[str], None] | None = None) -> OpenHold:
     """The hold store for a worker; files and tables are made where there are none. `on_failed` as of `HoldStore`."""
     if store.url:
@@ -80,10 +90,7 @@ def open_review(store: StoreSettings, vault: Vault) -> OpenHeldMail:
         from .postgres_review import PostgresReview  # noqa: PLC0415 - see above
 
         return PostgresReview(_server(store), vault=vault)
-    if not holds_mail(store):
-        raise HoldDataError(
-            f"{directory(store)}: no held mail there yet; the relay makes it when it starts: consentry run"
-        )
+    refuse_nothing(store)
     return HeldReview(directory(store), vault)
 
 
@@ -94,6 +101,16 @@ def open_ledger(store: StoreSettings) -> OpenLedger:
 
         return PostgresLedger(_server(store))
     return SqliteLedger(directory(store))
+
+
+@contextmanager
+def decided(store: StoreSettings, at: int) -> Iterator[Decisions]:
+    """Tells which decision on a campaign was in force at that time; nothing is made where there is no ledger."""
+    if not store.url and not (directory(store) / campaign_schema.FILE_NAME).exists():
+        yield no_decision
+        return
+    with closing(open_ledger(store)) as ledger:
+        yield lambda campaign: as_of(reversed(ledger.history(campaign)), at)
 
 
 def _server(store: StoreSettings) -> "Server":

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from filter.campaign_store import SqliteLedger
-from filter.campaigns import CampaignDecision, CampaignLedger, CampaignLine, Decided, Seen, last_words
+from filter.campaigns import CampaignDecision, CampaignLedger, CampaignLine, Decided, Seen, as_of, last_words
 from filter.errors import InputError
 
 Opens = Callable[[], CampaignLedger]
@@ -349,3 +349,17 @@ def test_forgetting_goes_on_until_nothing_is_left(opens: Opens) -> None:
         gone.append(ledger.prune(2, fewer_than=10))
     assert sum(gone) == 5000
     assert list(ledger.campaigns()) == []
+
+
+def test_what_was_decided_at_a_time() -> None:
+    """A look back shows the decision that was in force then, not what came of it later."""
+    first = DECISION._replace(at=100, expires_at=500)
+    second = DECISION._replace(decided=Decided.IS_MARKETING, at=200, expires_at=0)
+    second = second._replace(needs_second=True, approver="bob", approved_at=300)
+    second = second._replace(withdrawn_at=400, withdrawn_by="cem")
+    history = [first, second]
+    assert [as_of(history, at) for at in (99, 100, 200, 299)] == [None, first, first, first]
+    then = second._replace(withdrawn_at=0, withdrawn_by="")
+    assert [as_of(history, at) for at in (300, 399)] == [then, then]
+    assert [as_of(history, at) for at in (400, 499)] == [None, None]
+    assert [as_of([first], at) for at in (499, 500)] == [first, None]
