@@ -202,7 +202,7 @@ class PostgresReview:
         return self._run(work) if places else []
 
     def _claim(self, connection: Connection, at: int, until: int, most: tuple[int, int], order: str) -> Sequence[Claim]:
-        due = _due(connection, at, most, order)
+        due = _lease(connection, at, until, most, order)
         postgres_rows.change(connection, [(one, one.record._replace(due_at=until)) for one in due])
         orders = _orders(connection, {one.record.order for one in due})
         by_message: dict[int, list[Kept]] = {}
@@ -262,8 +262,10 @@ class PostgresReview:
         return len(changes)
 
 
-def _due(connection: Connection, at: int, most: tuple[int, int], order: str) -> list[Kept]:
-    """Copies to deliver now that nobody else has, locked: so many at most, of messages of so many octets together."""
+def _lease(connection: Connection, at: int, until: int, most: tuple[int, int], order: str) -> list[Kept]:
+    """Copies to deliver now that nobody else has: so many at most, of messages of so many octets together. As they were
+    before they were leased.
+    """
     limit, octets = most
     rows = connection.execute(
         f"SELECT message.size, {postgres_rows.KEPT} FROM copy JOIN message ON message.id = copy.message"  # noqa: S608 - names are ours
@@ -278,7 +280,12 @@ def _due(connection: Connection, at: int, most: tuple[int, int], order: str) -> 
                 break
             octets -= size
         taken.setdefault(row[0], []).append(row)
-    return postgres_rows.read_kept([row for each in taken.values() for row in each])
+    leased = [row for each in taken.values() for row in each]
+    places = [Place(row[0], row[1]) for row in leased]
+    # Damaged ones as well, or they would be first again and again; what they say of themselves stays damaged.
+    query = f"UPDATE copy SET due_at = %s WHERE {_PLACES}"  # noqa: S608 - names are ours
+    connection.execute(query, (until, [place.message for place in places], [place.number for place in places]))
+    return postgres_rows.read_kept(leased)
 
 
 def _keep(connection: Connection, order: Order) -> None:

@@ -1,9 +1,21 @@
 """Held mail in PostgreSQL keeps what every store of it promises (unit/test_held_mail.py), and what a fleet needs."""
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+import psycopg
 import pytest
+from support.held import NOW, held_copy, held_message
 from support.held_postgres import PostgresBackend
-from support.postgres import running
+from support.postgres import PASSWORD, Postgres, running
+from support.processes import wait_until
 from unit import test_held_mail as contract
+
+from filter.held import Action, By, CopyState, HeldQuery, Order, Outcome
+from filter.ports import HoldUnavailableError
+from filter.postgres_review import PostgresReview
+from filter.sealing import UnknownKeyError, Vault
 
 pytestmark = pytest.mark.integration
 
@@ -17,3 +29,134 @@ def backend(postgres):
     opened = PostgresBackend(postgres)
     yield opened
     opened.close()
+
+
+# What only a fleet has.
+
+RELEASE = Order("r1", Action.RELEASE, NOW, "jane", "asked for")
+
+
+def fill(backend, messages, copies=1):
+    """Store so many messages at once, each with so many copies."""
+
+    async def run():
+        each = [held_copy(number) for number in range(copies)]
+        await asyncio.gather(*(backend.hold.store(held_message(f"m{n}", *each, octets=200)) for n in range(messages)))
+
+    asyncio.run(run())
+
+
+def places(mail, **query):
+    """The places of all that match."""
+    return [line.place for line in mail.lines(HeldQuery(**query), limit=10_000)]
+
+
+def test_machines_that_claim_at_once_never_get_the_same_copy(backend):
+    """However many ask at the same time, every released copy is claimed by one of them."""
+    fill(backend, 60, copies=3)
+    every = places(backend.mail)
+    backend.mail.move(every, CopyState.RELEASED, RELEASE, NOW)
+
+    def claim_all(mail):
+        got = []
+        while claims := mail.claim(NOW, NOW + 60_000, 7):
+            got += [place for claim in claims for place in claim.places]
+        return got
+
+    machines = [backend.another() for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        claimed = [place for got in pool.map(claim_all, machines) for place in got]
+    assert sorted(claimed) == every
+    assert backend.mail.waiting() == (180, NOW + 60_000)
+
+
+def test_machines_that_move_and_finish_at_once_leave_one_state_and_no_content(backend):
+    """Reviewers who discard and deliver copies of the same messages at the same time do not stand in each other's way;
+    each copy is moved once, and with the last of a message its content goes.
+    """
+    fill(backend, 40, copies=4)
+    every = places(backend.mail)
+    backend.mail.move(every[::2], CopyState.RELEASED, RELEASE, NOW)
+    claims = backend.mail.claim(NOW, NOW + 60_000, 1000)
+    outcomes = [Outcome(place, CopyState.DELIVERED) for claim in claims for place in claim.places]
+    discard = Order("d1", Action.DISCARD, NOW, "jo", "an offer")
+
+    def discard_all(mail, order):
+        return [place for part in cut(order, 7) for place in mail.move(part, CopyState.DISCARDED, discard, NOW)]
+
+    def finish_all(mail, order):
+        for part in cut(order, 5):
+            mail.finish(part, NOW)
+
+    one, two, three, four = (backend.another() for _ in range(4))
+    with ThreadPoolExecutor(4) as pool:
+        moved = [pool.submit(discard_all, one, every), pool.submit(discard_all, two, every[::-1])]
+        done = [pool.submit(finish_all, three, outcomes), pool.submit(finish_all, four, outcomes[::-1])]
+        assert [each.result() for each in done] == [None, None]
+    assert sorted([*moved[0].result(), *moved[1].result()]) == every[1::2]
+    tallies = backend.mail.tally(HeldQuery(states=frozenset()), By.STATE)
+    assert [tally[:3] for tally in tallies] == [("delivered", 80, 40), ("discarded", 80, 40)]
+    assert {line.attempts for line in backend.mail.lines(HeldQuery(states=frozenset({CopyState.DELIVERED})))} == {1}
+    assert all(not backend.mail.message(f"m{number}")[0].content for number in range(40))
+
+
+def cut(items, size):
+    """Parts of so many."""
+    return [items[at : at + size] for at in range(0, len(items), size)]
+
+
+def test_a_reviewer_goes_on_when_the_server_is_back():
+    """While the server is down every question is refused with its name; then the same object works again."""
+    with Postgres() as own:
+        backend = PostgresBackend(own)
+        fill(backend, 3)
+        assert len(places(backend.mail)) == 3
+        own.kill()
+        for _ in range(2):
+            with pytest.raises(HoldUnavailableError, match=rf"127\.0\.0\.1:{own.port}"):
+                backend.mail.lines(HeldQuery())
+        own.run()
+        wait_until(lambda: _answers(backend.mail), "an answer")
+        assert len(backend.mail.move(places(backend.mail), CopyState.RELEASED, RELEASE, NOW)) == 3
+        own.kill()
+        own.run()
+        assert backend.mail.waiting() == (3, NOW), "a connection that was lost meanwhile is made again unasked"
+        backend.close()
+
+
+def _answers(mail):
+    try:
+        mail.orders()
+    except HoldUnavailableError:
+        return False
+    return True
+
+
+def test_what_is_damaged_keeps_nobody_waiting(backend):
+    """A damaged copy is in no list and in no claim; all others are, and come first when more is due than wanted."""
+    fill(backend, 6)
+    every = places(backend.mail)
+    backend.mail.move(every[:5], CopyState.RELEASED, RELEASE, NOW)
+    damage = "UPDATE consentry.{0} SET {1} WHERE {2} = (SELECT id FROM consentry.message WHERE queue_id = '{3}')"
+    with psycopg.connect(backend.server.url, password=PASSWORD) as connection:
+        connection.execute(damage.format("copy", "outcome = 'x'", "message", "m0"))
+        connection.execute(damage.format("message", "topic = 'x'", "id", "m1"))
+        connection.execute(damage.format("content", "body = 'x'", "message", "m2"))
+    assert {line.queue_id for line in backend.mail.lines(HeldQuery(states=frozenset()))} == {"m2", "m3", "m4", "m5"}
+    assert len(backend.mail.lines(HeldQuery(states=frozenset()), limit=4)) == 4
+    got = [claim.message.queue_id for _ in range(5) for claim in backend.mail.claim(NOW, NOW + 9, 1)]
+    assert sorted(got) == ["m3", "m4"]
+    assert backend.mail.move(every, CopyState.DISCARDED, RELEASE, NOW) == [every[5]]
+
+
+def test_keys_are_wrapped_anew(backend):
+    """Messages are readable by the new master key alone afterwards; one whose key is gone stays as it is."""
+    fill(backend, 5)
+    new = bytes(range(1, 33))
+    both = PostgresReview(backend.server, vault=Vault.of([new, bytes(range(32))]))
+    with closing(both), closing(PostgresReview(backend.server, vault=Vault.of([new]))) as only:
+        with pytest.raises(UnknownKeyError):
+            only.message("m0")
+        assert only.rewrap() == 0
+        assert [both.rewrap(3), both.rewrap(3), both.rewrap(3)] == [3, 2, 0]
+        assert only.message("m0")[0].content == both.message("m0")[0].content != b""
