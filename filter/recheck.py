@@ -15,6 +15,7 @@ argument. Faults of the classifier pass through.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from .campaigns import CampaignDecision, Decided
@@ -131,11 +132,17 @@ def _facts(message: HeldMessage, decider: Decider) -> Facts | None:
         return None
     if message.ruleset == decider.classifier.rules.version or not message.content:
         try:
-            return Facts.from_json(message.facts)
+            return _read(message.facts)
         except InputError:
             if not message.content:
                 raise
     return facts_of(decider.classifier.classify(parse_message(message.content)))
+
+
+@lru_cache(maxsize=1024)
+def _read(facts: str) -> Facts:
+    """Messages of one campaign mostly have the same."""
+    return Facts.from_json(facts)
 
 
 def _scopes(message: HeldMessage, decider: Decider) -> list[Scope]:

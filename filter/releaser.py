@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeVar
 
-from .events import Event, Outcome
+from .events import Event, Line, Outcome
 from .handling import Handled, Handler
 from .held import Claim, CopyState, HeldMail
 from .held import Outcome as Recorded
@@ -71,7 +71,7 @@ def nobody(_progress: Progress) -> None:
 class Releaser:
     """Delivers from one hold store; belongs to the loop it is used in. `clock` gives epoch milliseconds.
 
-    `mail` is called in a thread of its own, by one call at a time.
+    `mail` is called in threads, to claim and to record at the same time.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Releaser:
         self.report = report
         self.settings = settings
         self.clock = clock
-        self._threads = ThreadPoolExecutor(1, "release")
+        self._threads = ThreadPoolExecutor(2, "release")
         self._stopping = asyncio.Event()
 
     @property
@@ -105,7 +105,7 @@ class Releaser:
         self._stopping.set()
 
     def close(self) -> None:
-        """Let the thread go, after the last call."""
+        """Let the threads go, after the last call."""
         self._threads.shutdown(wait=False)
 
     async def run(self, order: str = "", progress: Callable[[Progress], None] = nobody) -> Progress:
@@ -155,6 +155,9 @@ class _Run:
         self._tell = progress
         self._queue: asyncio.Queue[tuple[Claim, int] | None] = asyncio.Queue(releaser.settings.batch)
         self._outcomes: list[Recorded] = []
+        self._lines: list[Line] = []
+        self._counts: Counter[Event] = Counter()
+        self._in_doubt = 0
         self._news = asyncio.Event()
         self._ended = False
         self._unreached = 0
@@ -205,18 +208,29 @@ class _Run:
                     releaser.report("release", error)
 
     def _note(self, handled: Handled) -> None:
-        releaser = self._releaser
-        releaser.journal.write(handled.lines)
-        releaser.metrics.in_doubt.inc(handled.in_doubt)
-        for event, copies in handled.counts.items():
-            releaser.metrics.ordered(event, copies)
-            self.progress.counts[event] += copies
         self._outcomes += handled.outcomes
+        self._lines += handled.lines
+        self._in_doubt += handled.in_doubt
+        self._counts.update(handled.counts)
         self._news.set()
         if handled.reached is not None:
             self._unreached = 0 if handled.reached else self._unreached + 1
             if self._unreached >= _UNREACHED:
                 self.progress = self.progress._replace(unreachable=True)
+
+    def _publish(self) -> Sequence[Recorded]:
+        """Write and count what happened; what the store is to record of it, and has to afterwards."""
+        journal, metrics = self._releaser.journal, self._releaser.metrics
+        outcomes, self._outcomes = self._outcomes, []
+        lines, self._lines = self._lines, []
+        counts, self._counts = self._counts, Counter()
+        journal.write(lines)
+        metrics.in_doubt.inc(self._in_doubt)
+        self._in_doubt = 0
+        for event, copies in counts.items():
+            metrics.ordered(event, copies)
+        self.progress.counts.update(counts)
+        return outcomes
 
     def _give_back(self, claim: Claim) -> None:
         """What is not begun is due again: soon, or once the next hop may be there."""
@@ -235,8 +249,7 @@ class _Run:
             self._news.clear()
             if not self._ended and len(self._outcomes) < settings.batch:
                 await asyncio.sleep(settings.linger)
-            outcomes, self._outcomes = self._outcomes, []
-            if outcomes:
+            if outcomes := self._publish():
                 await self._finish(outcomes)
                 self._tell(self.progress)
             if self._ended:
@@ -244,8 +257,7 @@ class _Run:
 
     async def record_rest(self) -> None:
         """Record what is left because the run was cancelled, if the store takes it."""
-        outcomes, self._outcomes = self._outcomes, []
-        if outcomes:
+        if outcomes := self._publish():
             with suppress(HoldUnavailableError):
                 await self._releaser.in_thread(self._releaser.mail.finish, outcomes, self._releaser.clock())
 
