@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.campaign_workers import COPIES, follow
+from support.campaign_workers import COPIES, add_for_ever, follow
 from support.world import NOON
 
 from filter.campaign_store import SqliteLedger
@@ -78,3 +78,36 @@ def test_a_burst_over_several_workers_raises_one_alert(two: list[Follower], tmp_
     assert line is not None
     assert (line.messages, line.disguised, line.alerted_at) == (6 * COPIES, 6 * COPIES, NOON)
     ledger.close()
+
+
+def test_a_killed_worker_leaves_whole_batches(tmp_path: Path) -> None:
+    """Whatever the ledger said it had is there after a kill, and of each batch all or nothing."""
+    for life in range(5):
+        before = _messages(tmp_path)
+        told, tells = SPAWN.Pipe(duplex=False)
+        process = SPAWN.Process(target=add_for_ever, args=(tmp_path, tells))
+        process.start()
+        tells.close()
+        told_last = 0
+        while told_last < 3 * (life + 1):
+            assert told.poll(WAIT)
+            told_last = told.recv()
+        process.kill()
+        process.join()
+        while told.poll():
+            try:
+                told_last = told.recv()
+            except EOFError:
+                break
+        assert _messages(tmp_path) - before in (told_last, told_last + 1)
+
+
+def _messages(directory: Path) -> int:
+    """How many messages of both campaigns there are, as often in labels."""
+    ledger = SqliteLedger(directory)
+    found = [ledger.campaign(name) for name in "ab"]
+    ledger.close()
+    counts = {(line.messages, line.labels["mixed"]) if line else (0, 0) for line in found}
+    ((messages, labels),) = counts
+    assert messages == labels
+    return messages

@@ -3,6 +3,7 @@
 import asyncio
 from multiprocessing.queues import Queue
 from pathlib import Path
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 from support.campaign_mail import campaign_decider, judged_mail, subject_of
@@ -11,6 +12,7 @@ from support.world import NOON
 
 from filter.campaign_store import SqliteLedger
 from filter.campaign_watch import CampaignWatch, Tripwire
+from filter.campaigns import Seen
 from filter.metrics import Metrics
 
 COPIES = 50
@@ -48,3 +50,12 @@ async def _follow(directory: Path, answers: Queue, questions: Queue) -> None:
     await watch.stop()
     answers.put([line["campaign"] for line in journal.events if line["event"] == "campaign_alert"])
     ledger.close()
+
+
+def add_for_ever(directory: Path, told: Any) -> None:
+    """Add two campaigns at a time, one message of each, and tell after each time how many there are."""
+    ledger, count = SqliteLedger(directory), 0
+    while True:
+        ledger.add([Seen(campaign=name, first_at=1, last_at=1, messages=1, labels={"mixed": 1}) for name in "ab"])
+        count += 1
+        told.send(count)
