@@ -93,6 +93,11 @@ class CampaignWatch:
             if not counted:
                 self._metrics.campaigns_overflow.inc()
 
+    @property
+    def failing(self) -> bool:
+        """Whether the ledger cannot be read or written at present."""
+        return bool(self._failing)
+
     # Beside it
 
     async def start(self) -> None:

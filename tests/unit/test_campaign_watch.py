@@ -170,6 +170,7 @@ def test_what_was_noted_is_written_at_the_end(worker: Callable[[], Worker]) -> N
     assert line.messages == 1
     assert (one.count("errors_total", where="campaigns"), one.count("campaigns_failed")) == (0, 0)
     assert (two.count("errors_total", where="campaigns"), two.count("campaigns_failed")) == (1, 1)
+    assert (one.watch.failing, two.watch.failing) == (False, True)
 
 
 def test_a_burst_raises_one_alert(worker: Callable[[], Worker]) -> None:
