@@ -31,7 +31,7 @@ class Event(StrEnum):
     REFUSED = "refused"  # the client got a 5xx
     DEFERRED = "deferred"  # the client got a 4xx: it keeps the message and tries again
     IN_DOUBT = "in_doubt"  # the next hop may have it; the client got a 4xx or, after a crash, no reply
-    NOT_VOIDED = "not_voided"  # copies that should be void could not be made so: done when the worker starts again
+    NOT_VOIDED = "not_voided"  # copies that should be void could not be made so: tried again, and by a successor
     NOT_CONFIRMED = "not_confirmed"  # it was taken, but its held copies are not for review yet: done later
     DUPLICATE_SUPPRESSED = "duplicate_suppressed"  # it was taken before, and the client did not know
     UNACKNOWLEDGED = "unacknowledged"  # it was taken, and the client was lost before it can have known

@@ -23,6 +23,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
+from typing import Final
 
 from . import events, replies, trace
 from .completion import Completion, is_pending
@@ -48,6 +49,8 @@ from .ports import (
 )
 from .replies import Reply
 from .time_limits import TimeLimits
+
+VOID_AGAIN: Final = 5.0  # seconds until what could not be made void is tried again
 
 _RELAY, _REJECT, _TEMPFAIL = Disposition.RELAY, Disposition.REJECT, Disposition.TEMPFAIL
 
@@ -81,6 +84,7 @@ class Pipeline:
     report: Report
     queue_ids: QueueIds = field(default_factory=QueueIds)
     limits: TimeLimits = field(default_factory=TimeLimits)
+    voiding: set[asyncio.Task[None]] = field(default_factory=set, init=False)  # what could not be done at once
 
     def begin(self, client: Client, mail: MailFrom) -> "Transaction":
         """The transaction that a MAIL command opens; no I/O yet."""
@@ -320,28 +324,31 @@ class Transaction:
         return Outcome.FAULT, replies.INTERNAL_ERROR
 
     async def _void(self) -> bool:
-        """Whether nothing is left in the hold store; what is left a successor voids, as the flight stays in the air.
+        """Whether nothing is left in the hold store; what is left is voided later, as the flight stays in the air.
 
-        A hold store that is busy is not waited for, but heard in the end, so that flights do not add up.
+        A hold store that is busy is not waited for, but tried and heard in the end, so that flights do not add up.
         """
         if not self._stored:
             return True
-        voiding = asyncio.ensure_future(self._pipeline.hold.void(self.queue_id))
+        voiding = asyncio.create_task(self._try_to_void())
         await asyncio.wait((voiding,), timeout=UNDO_TIMEOUT)
-        if not voiding.done():
-            voiding.add_done_callback(self._void_late)
-            return False
-        return self._is_void(voiding)
+        if voiding.done() and voiding.result():
+            return True
+        later = asyncio.create_task(self._void_later(voiding))
+        self._pipeline.voiding.add(later)
+        later.add_done_callback(self._pipeline.voiding.discard)
+        return False
 
-    def _void_late(self, voiding: asyncio.Future[None]) -> None:
-        if self._is_void(voiding):
-            self._land()
+    async def _void_later(self, voiding: asyncio.Task[bool]) -> None:
+        """Void it when that is possible: before somebody takes its pending copies for held."""
+        while not await voiding:
+            await asyncio.sleep(VOID_AGAIN)
+            voiding = asyncio.create_task(self._try_to_void())
+        self._land()
 
-    def _is_void(self, voiding: asyncio.Future[None]) -> bool:
+    async def _try_to_void(self) -> bool:
         try:
-            voiding.result()
-        except asyncio.CancelledError:  # at shutdown
-            return False
+            await self._pipeline.hold.void(self.queue_id)
         except Exception as error:  # noqa: BLE001 - the client gets its reply whatever happens
             self._pipeline.report("void", error)
             return False

@@ -730,6 +730,22 @@ def test_a_hold_store_that_is_busy_is_heard_later(world: World, monkeypatch: pyt
     assert world.hold.live() == []
 
 
+def test_what_cannot_be_made_void_is_tried_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that lives makes it void as soon as it can, so that it never counts as held."""
+    monkeypatch.setattr("filter.pipeline.VOID_AGAIN", 0.0)
+    world.hop.final = REFUSED
+    world.script.fail = {"hold.void": fakes.HOLD_UNAVAILABLE}
+
+    async def talk() -> None:
+        assert await (await world.offered(ONE_OF_EACH)).data(PROMOTION) == REFUSED
+        assert world.hold.live() != []
+        world.script.fail = {}
+        await asyncio.gather(*world.pipeline.voiding)
+
+    run(talk())
+    assert (world.hold.live(), world.flights.flying) == ([], [])
+
+
 def test_shutdown_is_no_fault(world: World) -> None:
     """Cancelled in the middle, a transaction stops; what it left in flight is a successor's."""
     world.script.fail = {"hop.data": fakes.HANG}
