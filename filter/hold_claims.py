@@ -13,7 +13,7 @@ from typing import Final, cast
 from .held import Action, Claim, CopyState, Order, Outcome, Place
 from .hold_codec import CopyRecord, DamagedMessageError, open_message, read_copies, read_message
 from .hold_database import Change, HoldDatabase
-from .hold_orders import kept, waiting_orders
+from .hold_orders import find, waiting_orders
 from .sealing import UnknownKeyError
 
 ENDS: Final = frozenset({CopyState.DELIVERED, CopyState.BOUNCED, CopyState.EXPIRED, CopyState.RELEASED, CopyState.HELD})
@@ -68,7 +68,7 @@ def _leased(numbers: Collection[int], until: int) -> Change:
 
 def claims_of(database: HoldDatabase, leased: Mapping[int, set[int]]) -> Iterator[Claim]:
     """What was leased, with content; what cannot be read, or was erased since, is left out."""
-    orders = kept(database.connection)
+    orders: dict[str, Order] = {}
     for message, numbers in leased.items():
         with suppress(DamagedMessageError, UnknownKeyError):
             rows, copies, content = database.rows(message)
@@ -82,7 +82,7 @@ def claims_of(database: HoldDatabase, leased: Mapping[int, set[int]]) -> Iterato
                 message=stored.message,
                 places=tuple([Place(message, copy.number) for _, copy in those]),
                 numbers=tuple([position for position, _ in those]),
-                orders=tuple([orders.get(copy.order_id) or _lost(copy.order_id) for _, copy in those]),
+                orders=tuple([_order(database, orders, copy.order_id) for _, copy in those]),
                 attempts=tuple([copy.attempts for _, copy in those]),
                 released_at=tuple([copy.changed_at for _, copy in those]),
             )
@@ -119,6 +119,8 @@ def _ended(record: CopyRecord, outcome: Outcome, at: int) -> CopyRecord | None:
     )
 
 
-def _lost(order: str) -> Order:
-    """An order whose row is gone: it is released as the policy allows, and not despite it."""
-    return Order(order, Action.RELEASE, 0, "", "")
+def _order(database: HoldDatabase, known: dict[str, Order], name: str) -> Order:
+    """The order with this id. If its row is gone, the copy is released as the policy allows, and not despite it."""
+    if name not in known:
+        known[name] = find(database.connection, name) or Order(name, Action.RELEASE, 0, "", "")
+    return known[name]

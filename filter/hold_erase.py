@@ -15,6 +15,7 @@ import apsw
 
 from .held import Place
 from .hold_database import HoldDatabase
+from .hold_lines import by_message
 from .hold_writer import Action, HoldWriter
 from .ports import HoldUnavailableError
 from .sealing import SealError, UnknownKeyError
@@ -124,10 +125,7 @@ def _rewrap_from(database: HoldDatabase, key_id: str, limit: int) -> int:
 
 def _remove(database: HoldDatabase, places: Sequence[Place]) -> None:
     """Remove these copies, and messages that have none left."""
-    by_message: dict[int, set[int]] = {}
-    for message, number in places:
-        by_message.setdefault(message, set()).add(number)
-    for message, numbers in by_message.items():
+    for message, numbers in by_message(places).items():
         database.remove_copies(message, numbers)
 
 

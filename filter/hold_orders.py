@@ -10,7 +10,7 @@ _KEEP: Final = (
     "INSERT INTO orders (id, action, at, author, why, despite, waiting) VALUES (?, ?, ?, ?, ?, ?, 0)"
     " ON CONFLICT DO NOTHING"
 )
-_SELECT: Final = "SELECT id, action, at, author, why, despite FROM orders WHERE ? IN ('', id) ORDER BY at, id"
+_SELECT: Final = "SELECT id, action, at, author, why, despite FROM orders"
 _NEXT: Final = "SELECT min(due_at) FROM copy INDEXED BY copy_due WHERE state = 'released' AND order_id = ?"
 
 
@@ -19,13 +19,21 @@ def keep(connection: apsw.Connection, order: Order) -> None:
     connection.execute(_KEEP, (order.id, str(order.action), order.at, order.author, order.why, int(order.despite)))
 
 
-def kept(connection: apsw.Connection, order: str = "") -> dict[str, Order]:
-    """The orders by id, or the one with this id, the oldest first."""
-    rows = cast("list[tuple[str, str, int, str, str, int]]", connection.execute(_SELECT, (order,)).fetchall())
-    return {
-        name: Order(name, Action(action), at, author, why, bool(despite))
-        for name, action, at, author, why, despite in rows
-    }
+def kept(connection: apsw.Connection) -> list[Order]:
+    """Every order, the oldest first."""
+    return _orders(connection.execute(f"{_SELECT} ORDER BY at, id").fetchall())
+
+
+def find(connection: apsw.Connection, order: str) -> Order | None:
+    """The order with this id; None if it is not kept."""
+    return next(iter(_orders(connection.execute(f"{_SELECT} WHERE id = ?", (order,)).fetchall())), None)
+
+
+def _orders(rows: object) -> list[Order]:
+    return [
+        Order(name, Action(action), at, author, why, bool(despite))
+        for name, action, at, author, why, despite in cast("list[tuple[str, str, int, str, str, int]]", rows)
+    ]
 
 
 def waiting_orders(connection: apsw.Connection) -> list[str]:

@@ -25,7 +25,8 @@ from .hold_claims import claims_of, finish, lease
 from .hold_codec import CopyRecord, DamagedMessageError, HoldDataError, line_of, read_copies, read_message
 from .hold_database import Change, HoldDatabase
 from .hold_erase import erase_message, erase_subjects, rewrap
-from .hold_orders import keep, kept, waiting
+from .hold_lines import by_message, lines_of
+from .hold_orders import find, keep, kept, waiting
 from .hold_search import Search
 from .hold_writer import Action, HoldWriter
 from .ports import HeldMessage, HoldUnavailableError
@@ -92,7 +93,7 @@ class HeldReview:
     def orders(self) -> Sequence[Order]:
         """Every order that is kept, the newest first."""
         with self._view() as database:
-            return list(kept(database.connection).values())[::-1]
+            return kept(database.connection)[::-1]
 
     def waiting(self, order: str = "") -> tuple[int, int]:
         """How many copies are RELEASED, and when the next is due, or its lease ends (0: none). Of one order, or all."""
@@ -107,7 +108,7 @@ class HeldReview:
         Raises InputError for another order of that id.
         """
         with self._view() as database:
-            found = kept(database.connection, order.id).get(order.id)
+            found = find(database.connection, order.id)
         if found is None:
             self._write(lambda database: keep(database.connection, order))
         elif found != order:
@@ -200,25 +201,6 @@ class HeldReview:
                 yield self._database
             finally:
                 self._database.connection.execute("ROLLBACK")
-
-
-def by_message(places: Sequence[Place]) -> dict[int, set[int]]:
-    """The numbers of the copies of each message."""
-    found: dict[int, set[int]] = {}
-    for message, number in places:
-        found.setdefault(message, set()).add(number)
-    return found
-
-
-def lines_of(database: HoldDatabase, places: Sequence[Place]) -> Iterator[HeldLine]:
-    """The lines of these copies; what is damaged is left out."""
-    for message, numbers in by_message(places).items():
-        with suppress(DamagedMessageError):
-            rows = database.rows(message, content=False)
-            row = read_message(rows[0])
-            for copy in read_copies(row, rows[1]):
-                if copy.number in numbers:
-                    yield line_of(Place(message, copy.number), row, copy)
 
 
 def _change(changes: Mapping[int, Change], changed: list[Place], database: HoldDatabase) -> None:
