@@ -76,14 +76,18 @@ class Relay(Running):
         super().configure(**settings)
         self.config.write_text(self.config.read_text().replace("127.0.0.1:0", f"127.0.0.1:{self.port}", 1))
         if self._consents and not (self.store / "consent").exists():
-            records = [
-                {"address": address, "kind": kind, **_SCOPE, **_MADE, **_EVIDENCE[kind]}
-                for address, kind in self._consents.items()
-            ]
-            file = self.directory / "consents.jsonl"
-            file.write_text("".join(f"{json.dumps(record)}\n" for record in records))
-            done = consentry("consent", "import", file, "-c", self.config)
-            assert done.code == 0, done.output
+            self.agree(self._consents)
+
+    def agree(self, consents: Mapping[str, str]) -> None:
+        """Import a consent record of a kind for each address."""
+        records = [
+            {"address": address, "kind": kind, **_SCOPE, **_MADE, **_EVIDENCE[kind]}
+            for address, kind in consents.items()
+        ]
+        file = self.directory / "consents.jsonl"
+        file.write_text("".join(f"{json.dumps(record)}\n" for record in records))
+        done = consentry("consent", "import", file, "-c", self.config)
+        assert done.code == 0, done.output
 
     def wait_serving(self) -> Self:
         """Return when every worker takes mail, as /readyz has it, whatever happened before."""
