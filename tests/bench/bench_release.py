@@ -28,17 +28,12 @@ from prometheus_client import CollectorRegistry
 from support import parts
 from support.processes import Process, free_port, wait_for_port
 from support.release import CLASSIFIER
+from support.release_process import KEYER, deliver, now
 
-from filter.address import SubjectKeyer
-from filter.bouncing import Bouncer
 from filter.consent import Capture, ConsentEvent, EventKind, Scope
 from filter.consent_store import ConsentStore, Entry
-from filter.decision import Decider
-from filter.delivery import Sender
-from filter.envelope import Client
 from filter.evidence import Grade
 from filter.facts import facts_of
-from filter.handling import Handler
 from filter.held import Action, Claim, CopyState, HeldMail, HeldQuery, Order, Outcome, Place
 from filter.hold_review import HeldReview
 from filter.hold_store import HoldStore
@@ -46,18 +41,10 @@ from filter.journal import FileJournal
 from filter.labels import Channel
 from filter.message import parse_message
 from filter.metrics import Metrics
-from filter.next_hop import SmtpNextHop
-from filter.next_hop_setup import NextHopOptions
-from filter.policy import Policy
 from filter.ports import HeldMessage
-from filter.recheck import Rechecker
 from filter.release import Orders
-from filter.releaser import Progress, Releaser, ReleaseSettings
-from filter.retry import Retry
-from filter.stream import Stream
-from filter.tls_policy import TlsPolicy
+from filter.releaser import ReleaseSettings
 
-KEYER = SubjectKeyer(b"k" * 32)
 FACTS = facts_of(CLASSIFIER.classify(parse_message(b"Subject: x\r\n\r\nA promotion.\r\n")))
 SCOPE = Scope(Channel.EMAIL, "shop", "shop", "offers")
 GRANT = Capture(
@@ -72,11 +59,6 @@ GRANT = Capture(
     grade=Grade.INDIVIDUAL_PROOF,
 )
 ORDER = Order("bench", Action.RELEASE, 1 << 43, "bench", "to measure")
-
-
-def now() -> int:
-    """Epoch milliseconds."""
-    return time.time_ns() // 1_000_000
 
 
 class ListOfMail:
@@ -126,36 +108,6 @@ def consent(directory: Path, held: Sequence[HeldMessage]) -> ConsentStore:
     return ConsentStore(directory, KEYER)
 
 
-async def deliver(mail: HeldMail, index: ConsentStore, journal: FileJournal, port: int, connections: int) -> Progress:
-    """Deliver all that is released."""
-    decider = Decider(CLASSIFIER, index, (Stream("shop", "shop", "offers"),), Policy())
-    options = NextHopOptions(
-        hosts=(("127.0.0.1", port),), hostname="gate.example", tls=TlsPolicy.OFF, max_connections=connections
-    )
-    hop = SmtpNextHop(options)
-    sender = Sender(hop, Client(""), report)
-    handler = Handler(
-        rechecker=Rechecker(lambda: decider),
-        sender=sender,
-        bouncer=Bouncer(sender, "gate.example"),
-        retry=Retry(),
-        clock=now,
-        report=report,
-    )
-    metrics = Metrics(CollectorRegistry())
-    settings = ReleaseSettings(concurrent=connections)
-    releaser = Releaser(mail, handler, journal, metrics, report, settings=settings, clock=now)
-    progress = await releaser.run()
-    releaser.close()
-    await hop.close()
-    return progress
-
-
-def report(where: str, error: Exception) -> None:
-    """There must be none."""
-    raise SystemExit(f"{where}: {error!r}")
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -179,10 +131,11 @@ def main() -> None:
         try:
             wait_for_port(port, sink)
             mail, ordering = prepared(options.store, directory, held, journal)
+            settings = ReleaseSettings(concurrent=options.connections)
             gc.collect()
             gc.freeze()  # as workers do
             wall, cpu = time.perf_counter(), time.process_time()
-            progress = uvloop.run(deliver(mail, index, journal, port, options.connections))
+            progress = uvloop.run(deliver(mail, index, journal, port, settings=settings))
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         finally:
             sink.stop()
