@@ -13,7 +13,7 @@ from . import app, console, events
 from .cli_options import AsJson, Author, ConfigFile, Yes, login_name
 from .cli_orders import order_commands
 from .cli_query import AnyState, query, subjects, with_options
-from .display import visible
+from .display import counted, visible
 from .errors import InputError
 from .held import By, HeldQuery
 from .held_documents import held_document, line_document, tally_document
@@ -173,16 +173,18 @@ def erase(
     if as_json:
         console.write_json({"erased": copies})
     else:
-        console.out.print(f"Erased {copies:,} copies." if copies else "No copy matches; nothing was erased.")
+        console.out.print(
+            f"Erased {counted(copies, 'copy', 'copies')}." if copies else "No copy matches; nothing was erased."
+        )
 
 
 def _confirm_erasing(copies: int, what: str, *, yes: bool) -> None:
     if yes:
         return
-    console.err.print(visible(f"{copies:,} copies are erased for good: {what}"))
+    console.err.print(visible(f"To be erased for good: {counted(copies, 'copy', 'copies')}, {what}"))
     if not sys.stdin.isatty():
         raise InputError("--yes is needed where nobody can be asked")
-    if not Confirm.ask("Erase them?", console=console.err, default=False):
+    if not Confirm.ask("Erase?", console=console.err, default=False):
         raise typer.Exit(console.FAILED)
 
 
@@ -211,4 +213,4 @@ def rotate_key(
         console.write_json({"key_id": made, "wrapped": wrapped})
         return
     console.out.print(f"New master key {made} in {settings.hold_key_file}." if made else "No new key was made.")
-    console.out.print(f"Wrapped the keys of {wrapped:,} messages with the current one.")
+    console.out.print(f"Wrapped the keys of {counted(wrapped, 'message', 'messages')} with the current one.")

@@ -23,7 +23,7 @@ from . import app, console
 from .cli_options import AsJson, Author, ConfigFile, Yes, login_name
 from .cli_query import Conditions, query, with_options
 from .config import Config
-from .display import visible
+from .display import counted, visible
 from .errors import InputError
 from .held import Action, By, CopyState, HeldLine, HeldQuery, Order
 from .held_documents import order_document
@@ -187,7 +187,8 @@ def place(settings: Config, stores: ReviewStores, action: Action, asked: HeldQue
     if not copies and not waiting:
         return Placed()
     _agree(order, how, copies, messages)
-    console.err.print(visible(f"Order {order.id}; to go on with it after an interruption: --order {order.id}", "dim"))
+    again = f"Order {order.id}; to go on with it after an interruption: --order {order.id}"
+    console.err.print(visible(again, "dim"), soft_wrap=True)
     placed, metrics = Placed(order, left=how.no_wait), command_metrics()
     with command_journal(settings) as journal:
         orders = Orders(stores.held, journal, metrics, console.now)
@@ -229,7 +230,8 @@ def _agree(order: Order, how: How, copies: int, messages: int) -> None:
     """Ask whether it is meant, unless --yes was given."""
     if how.yes:
         return
-    console.err.print(visible(f"{copies:,} held copies of {messages:,} messages. {_warning(order)}"))
+    held = f"{counted(copies, 'held copy', 'held copies')} of {counted(messages, 'message', 'messages')}"
+    console.err.print(visible(f"{held}. {_warning(order)}"))
     if not sys.stdin.isatty():
         raise InputError("--yes is needed where nobody can be asked; nothing was done")
     if not Confirm.ask(f"{order.action.capitalize()} them?", console=console.err, default=False):
@@ -316,7 +318,8 @@ def placed_document(placed: Placed) -> dict[str, object]:
 
 
 def _lines(placed: Placed, order: Order) -> Iterator[str]:
-    yield f"{_DONE[order.action]} {placed.moved.moved:,} copies by order {order.id} of {order.author}: {order.why}"
+    moved = counted(placed.moved.moved, "copy", "copies")
+    yield f"{_DONE[order.action]} {moved} by order {order.id} of {order.author}: {order.why}"
     if placed.moved.passed_over:
         yield f"{placed.moved.passed_over:,} were stopped by an earlier run of this order and stay held."
     for state, words in _OUTCOMES.items():

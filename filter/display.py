@@ -14,3 +14,8 @@ def visible(text: str, style: str = "") -> Text:
 def printable(text: str) -> str:
     """Text with everything unprintable shown as a code, such as <001b>."""
     return text if text.isprintable() else "".join(c if c.isprintable() else f"<{ord(c):04x}>" for c in text)
+
+
+def counted(number: int, one: str, several: str) -> str:
+    """So many of a thing: "1 copy", "1,200 copies"."""
+    return f"{number:,} {one if number == 1 else several}"
