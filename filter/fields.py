@@ -25,6 +25,8 @@ _DECLARING = frozenset(DECLARING_HEADERS)
 
 MAX_VALUE = 2_000
 """Characters of a kept value."""
+MAX_TO = 500
+"""Octets or characters of To that are read: the names of the first recipients."""
 _SHORT = 300
 
 
@@ -66,6 +68,11 @@ class Fields:
         for defect in defects:
             note(self._defects, defect)
         return mailbox
+
+    def recipients(self) -> str:
+        """The beginning of To, clean. What is odd in it is nobody's concern: mail goes where the envelope says."""
+        value = self.raw("to")[:MAX_TO]
+        return clean(decode_header(value, [])) if value else ""
 
     def kept(self) -> Mapping[str, tuple[str, ...]]:
         """The fields kept as evidence."""

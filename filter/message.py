@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from .errors import InputError
-from .fields import DECLARING_HEADERS, KEPT_HEADERS, MAX_VALUE, Fields
+from .fields import DECLARING_HEADERS, KEPT_HEADERS, MAX_TO, MAX_VALUE, Fields
 from .labels import Channel, SegmentKind
 from .mailbox import first_mailbox
 from .markup import Page, read_page
@@ -66,13 +66,15 @@ class Message:
 
     `headers` holds the relevant fields only (lower-case name -> decoded values, in order of appearance).
     `declared` is the sender's own claim about the message, word for word; it decides nothing (law rule R14).
-    `images` counts pictures shown; `size` is in octets as received.
+    `to` is the beginning of the To field, decoded (names and addresses). `images` counts pictures shown; `size` is in
+    octets as received.
     """
 
     channel: Channel
     subject: str = ""
     from_name: str = ""
     from_address: str = ""
+    to: str = ""
     message_id: str = ""
     headers: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     segments: Sequence[Segment] = ()
@@ -105,6 +107,7 @@ def _parse(raw: bytes, channel: Channel) -> Message:
         subject=clean(subjects[0]) if subjects else "",
         from_name=name,
         from_address=address,
+        to=fields.recipients(),
         message_id=fields.one("message-id"),
         headers=fields.kept(),
         declared=fields.declared(),
@@ -322,6 +325,7 @@ def message_from_json(document: Mapping[str, Any]) -> Message:
         subject=clean(values["subject"]),
         from_name=name,
         from_address=address,
+        to=_recipients(document),
         message_id=values["id"],
         headers=MappingProxyType(kept),
         declared=clean(values["declared"]) or next(declaring, ""),
@@ -346,6 +350,13 @@ def _string(document: Mapping[str, Any], name: str) -> str:
     if not isinstance(value, str):
         raise InputError(f"{name}: {type(value).__name__}: must be a string")
     return whole(value)
+
+
+def _recipients(document: Mapping[str, Any]) -> str:
+    """What `to` says, if it has the form of design: who reads the envelope finds fault with it, not we."""
+    value = document.get("to")
+    listed = value if isinstance(value, list) else [value]
+    return whole(", ".join([item for item in listed if isinstance(item, str)])[:MAX_TO])
 
 
 def _channel(document: Mapping[str, Any]) -> Channel:
