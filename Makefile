@@ -17,10 +17,10 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test soak lint format types bench fuzz lock wheel clean
+.PHONY: help demo test soak lint format types bench fuzz kafka kafka-stop lock wheel clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo "  Arguments go in ARGS, another interpreter in PYTHON: make test PYTHON=python3.13 ARGS='-k policy -x'"
 
 demo: $(VENV)/.runtime ## Run the relay on a mailbox of examples and show where every copy went
@@ -50,6 +50,12 @@ bench: $(VENV)/.dev ## Print the measured figures (minutes, wants a quiet machin
 fuzz: $(VENV)/.dev ## Run the mutation and hostile-message runs
 	@set -e; for script in tests/fuzz/fuzz_*.py; do echo "== $$script"; $(BIN)/python "$$script" $(ARGS); done
 
+kafka: ## Start an Apache Kafka on loopback and print its address (three: ARGS='--brokers 3')
+	@$(PYTHON) deploy/kafka/local_kafka.py start $(ARGS)
+
+kafka-stop: ## Stop what `make kafka` has started (and forget its data: ARGS=--remove)
+	@$(PYTHON) deploy/kafka/local_kafka.py stop $(ARGS)
+
 wheel: $(VENV)/.runtime ## Build dist/consentry-VERSION-py3-none-any.whl
 	@$(BIN)/python -m hatchling build --target wheel
 
@@ -59,6 +65,7 @@ lock: $(UV) ## Write the lock files anew from pyproject.toml
 	$(COMPILE) --upgrade --no-deps --group source --output-file requirements-source.lock
 
 clean: ## Remove the environment, caches and everything built
+	@[ ! -d .cache/kafka ] || $(PYTHON) deploy/kafka/local_kafka.py stop
 	rm -rf $(VENV) .cache build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 	find filter tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
