@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from time import monotonic, sleep
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -28,10 +28,11 @@ from .errors import InputError
 from .held import Action, By, CopyState, HeldLine, HeldQuery, Order
 from .held_documents import order_document
 from .held_view import in_words
-from .metrics import Metrics
 from .ports import Journal
-from .release import Moved, Orders
 from .reviewing import ReviewStores, command_journal, command_metrics, review_stores
+
+if TYPE_CHECKING:
+    from .metrics import Metrics
 
 order_commands = typer.Typer()
 
@@ -90,7 +91,8 @@ class Placed:
     """
 
     order: Order | None = None
-    moved: Moved = field(default_factory=Moved)
+    moved: int = 0  # in this run
+    passed_over: int = 0  # which an earlier run had released, and were stopped
     states: Counter[CopyState] = field(default_factory=Counter)
     stopped: Counter[str] = field(default_factory=Counter)
     waiting: int = 0
@@ -180,6 +182,8 @@ def _place_and_tell(
 
 def place(settings: Config, stores: ReviewStores, action: Action, asked: HeldQuery, how: How) -> Placed:
     """Give an order about the copies that match, see it carried out, and say what became of it."""
+    from .release import Orders  # noqa: PLC0415 - what counts takes a while to load, and most commands need none of it
+
     order = _order(stores, action, how)
     tallies = stores.held.tally(asked, By.STATE)
     copies, messages = sum(one.copies for one in tallies), sum(one.messages for one in tallies)
@@ -193,12 +197,13 @@ def place(settings: Config, stores: ReviewStores, action: Action, asked: HeldQue
     with command_journal(settings) as journal:
         orders = Orders(stores.held, journal, metrics, console.now)
         with _bar("Moving", copies) as (bar, task):
-            placed.moved = orders.carry_out(
+            done = orders.carry_out(
                 order,
                 asked,
                 told=how.tell_senders,
                 progress=lambda moved: bar.update(task, completed=moved.visited),
             )
+        placed.moved, placed.passed_over = done.moved, done.passed_over
         if not how.no_wait and (action is Action.RELEASE or how.tell_senders):
             asyncio.run(_deliver(settings, stores, journal, metrics, placed))
             _see_to_its_end(stores, asked, placed)
@@ -253,7 +258,9 @@ def _bar(what: str, total: int) -> Iterator[tuple[Progress, TaskID]]:
         yield bar, bar.add_task(what, total=total)
 
 
-async def _deliver(settings: Config, stores: ReviewStores, journal: Journal, metrics: Metrics, placed: Placed) -> None:
+async def _deliver(
+    settings: Config, stores: ReviewStores, journal: Journal, metrics: "Metrics", placed: Placed
+) -> None:
     """Deliver what is due of the order, in this process."""
     from . import releasing  # noqa: PLC0415 - loads the way to the next hop, which no other command needs
 
@@ -309,7 +316,8 @@ def placed_document(placed: Placed) -> dict[str, object]:
     """What became of an order; counts are copies."""
     return {
         "order": order_document(placed.order) if placed.order else None,
-        **placed.moved._asdict(),
+        "moved": placed.moved,
+        "passed_over": placed.passed_over,
         "states": {str(state): count for state, count in sorted(placed.states.items())},
         "stopped": dict(placed.stopped),
         "waiting": placed.waiting,
@@ -318,10 +326,10 @@ def placed_document(placed: Placed) -> dict[str, object]:
 
 
 def _lines(placed: Placed, order: Order) -> Iterator[str]:
-    moved = counted(placed.moved.moved, "copy", "copies")
+    moved = counted(placed.moved, "copy", "copies")
     yield f"{_DONE[order.action]} {moved} by order {order.id} of {order.author}: {order.why}"
-    if placed.moved.passed_over:
-        yield f"{placed.moved.passed_over:,} were stopped by an earlier run of this order and stay held."
+    if placed.passed_over:
+        yield f"{placed.passed_over:,} were stopped by an earlier run of this order and stay held."
     for state, words in _OUTCOMES.items():
         if count := placed.states[state]:
             yield words.format(f"{count:,}")

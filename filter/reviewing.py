@@ -6,8 +6,7 @@ Opening raises HoldDataError, HoldKeyError or OSError for what cannot be opened;
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-
-from prometheus_client import CollectorRegistry
+from typing import TYPE_CHECKING
 
 from . import app
 from .campaigns import CampaignLedger
@@ -15,7 +14,9 @@ from .config import Config
 from .flights import now
 from .held import HeldMail
 from .journal import FileJournal
-from .metrics import Metrics
+
+if TYPE_CHECKING:
+    from .metrics import Metrics
 
 WORKER = "command"
 """In whose name commands write into the journal."""
@@ -43,6 +44,10 @@ def command_journal(config: Config) -> Iterator[FileJournal]:
         yield journal
 
 
-def command_metrics() -> Metrics:
+def command_metrics() -> "Metrics":
     """Counters that nobody reads: a command ends before anybody could."""
+    from prometheus_client import CollectorRegistry  # noqa: PLC0415 - most commands need neither of them
+
+    from .metrics import Metrics  # noqa: PLC0415
+
     return Metrics(CollectorRegistry())
