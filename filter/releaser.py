@@ -153,7 +153,7 @@ class _Run:
         self._releaser = releaser
         self._order = order
         self._tell = progress
-        self._queue: asyncio.Queue[tuple[Claim, int] | None] = asyncio.Queue(releaser.settings.batch)
+        self._queue: asyncio.Queue[tuple[Claim, int] | None] = asyncio.Queue(releaser.settings.batch // 2 or 1)
         self._outcomes: list[Recorded] = []
         self._lines: list[Line] = []
         self._counts: Counter[Event] = Counter()

@@ -20,7 +20,7 @@ from support import fakes
 from support.held import VAULT
 from support.processes import Process, run, wait_until
 from support.release import PROMOTION, TRACE, ReleaseWorld, path
-from support.release_process import KEYER, LEASE, deliver, now
+from support.release_process import KEYER, LEASE, SETTINGS, deliver, now
 from support.script_sink import ScriptSink, reply
 
 from filter.consent import ANY, Capture, ConsentEvent, EventKind, Scope
@@ -189,4 +189,4 @@ def test_processes_that_die_lose_nothing(place: Place) -> None:
     assert set(got) == set(map(path, names))
     assert place.states() == {CopyState.DELIVERED: len(names)}
     again = json.loads(rest.output).get("released", 0)
-    assert sum(got.values()) - len(names) <= again <= 2 * 20
+    assert sum(got.values()) - len(names) <= again <= 3 * SETTINGS.batch
