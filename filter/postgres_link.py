@@ -208,7 +208,7 @@ class Link:
             self._connection = None
 
     def _unavailable(self, error: Exception) -> UnavailableError:
-        return UnavailableError(f"{self.server.shown}: held mail cannot be reached: {reason(error)}")
+        return UnavailableError(f"{self.server.shown}: held mail cannot be used: {reason(error)}")
 
 
 def reason(error: Exception) -> str:

@@ -66,18 +66,26 @@ def tally(connection: Connection, query: HeldQuery, by: By) -> Sequence[Tally]:
     if where is None:
         return []
     connection.execute("SELECT set_config('work_mem', %s, true)", (WORK_MEMORY,))
-    value, source = _value(by)
+    value, values, join = _value(by)
     found = connection.execute(
-        "SELECT value, sum(copies)::bigint, count(*), min(message), max(message) FROM"  # noqa: S608 - a closed list
-        f" (SELECT {value} AS value, copy.message, count(*) AS copies FROM copy {source} WHERE {where.text}"
-        ' GROUP BY 1, 2) AS each GROUP BY value ORDER BY 2 DESC, value COLLATE "C"',
-        where.values,
+        # Most messages have a single copy: what is counted too often is looked for among the others alone.
+        f"WITH value AS ({values}), base AS (SELECT lot, state, count(*) AS copies, min(message) AS oldest,"  # noqa: S608 - a closed list
+        f" max(message) AS newest FROM copy WHERE {where.text} GROUP BY lot, state), surplus AS"
+        f" (SELECT {value.format('copy')} AS value, count(*) - 1 AS more FROM copy {join.format('copy')}"
+        f" WHERE {where.text} AND copy.message IN (SELECT message FROM copy WHERE number > 0)"
+        f" GROUP BY 1, copy.message HAVING count(*) > 1), total AS (SELECT value, sum(more) AS more FROM surplus"
+        f" GROUP BY value) SELECT {value.format('base')}, sum(copies)::bigint,"
+        " (sum(copies) - coalesce(max(total.more), 0))::bigint, min(oldest), max(newest)"
+        f" FROM base {join.format('base')} LEFT JOIN total ON total.value = {value.format('base')}"
+        " GROUP BY 1",
+        where.values * 2,
         prepare=False,
     )
-    return [
+    tallies = [
         Tally(text_out(value), copies, messages, oldest // ARRIVAL, newest // ARRIVAL)
         for value, copies, messages, oldest, newest in found
     ]
+    return sorted(tallies, key=lambda one: (-one.copies, one.value))
 
 
 def lines(connection: Connection, query: HeldQuery, after: Place | None, limit: int) -> list[HeldLine]:
@@ -86,8 +94,9 @@ def lines(connection: Connection, query: HeldQuery, after: Place | None, limit: 
     if where is None:
         return []
     found: list[HeldLine] = []
+    after = after or Place(first_row(query.received_from), -1)
     while (wanted := limit - len(found)) > 0:
-        rows = _page(connection, where, after, wanted)
+        rows = page(connection, where, after, wanted)
         found += _read(rows)
         if len(rows) < wanted:
             break
@@ -95,12 +104,14 @@ def lines(connection: Connection, query: HeldQuery, after: Place | None, limit: 
     return found
 
 
-def _page(connection: Connection, where: Condition, after: Place | None, limit: int) -> list[tuple[Any, ...]]:
+def page(connection: Connection, where: Condition, after: Place, limit: int) -> list[tuple[Any, ...]]:
+    """Rows of copies with those of their messages, from after that place on."""
     text, values = where
-    if after is not None:
-        text, values = f"{text} AND (copy.message, copy.number) > (%s, %s)", (*values, *after)
     return connection.execute(
-        f"{_LINES} WHERE {text} ORDER BY copy.message, copy.number LIMIT %s", (*values, limit), prepare=False
+        f"{_LINES} WHERE {text} AND (copy.message, copy.number) > (%s, %s) AND message.id >= %s"  # or it reads them all
+        " ORDER BY copy.message, copy.number LIMIT %s",
+        (*values, *after, after.message, limit),
+        prepare=False,
     ).fetchall()
 
 
@@ -130,12 +141,15 @@ def _lots(connection: Connection, query: HeldQuery) -> list[int] | None:
     return [int(number) for (number,) in found]
 
 
-def _value(by: By) -> tuple[str, str]:
-    """What to count by, and where it is."""
+def _value(by: By) -> tuple[str, str, str]:
+    """What to count by, a query for the values of each lot, and how it is joined; `{}` stands for what is counted."""
     if by is By.STATE:
-        return "copy.state", ""
-    lot = "JOIN lot ON lot.id = copy.lot"
+        return "{}.state", "SELECT", ""
+    join = "JOIN value ON value.lot = {}.lot"
     if by is By.RULE:
-        rules = "SELECT DISTINCT jsonb_array_elements_text(lot.evidence::jsonb) AS value"
-        return "rule.value", f"{lot} CROSS JOIN LATERAL ({rules}) AS rule"
-    return f"lot.{by.value}", lot
+        return (
+            "value.value",
+            "SELECT DISTINCT id AS lot, jsonb_array_elements_text(evidence::jsonb) AS value FROM lot",
+            join,
+        )
+    return "value.value", f"SELECT id AS lot, {by.value} AS value FROM lot", join  # noqa: S608 - a closed list

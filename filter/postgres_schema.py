@@ -100,6 +100,7 @@ CREATE INDEX copy_by_lot ON copy (lot, state, message, number);
 CREATE INDEX copy_by_subject ON copy (subject_key) WHERE subject_key <> '';
 CREATE INDEX copy_due ON copy (due_at, message, number) WHERE state = '{CopyState.RELEASED}';
 CREATE INDEX copy_due_by_order ON copy (order_id, due_at, message, number) WHERE state = '{CopyState.RELEASED}';
+CREATE INDEX copy_of_several ON copy (message) WHERE number > 0;
 CREATE INDEX copy_void ON copy (changed_at) WHERE state = '{CopyState.VOID}';
 CREATE TABLE orders (
     id text PRIMARY KEY,
