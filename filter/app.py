@@ -1,27 +1,22 @@
 """The composition root: puts configuration, rules, consent index and policy together, straight down the page.
 
 Everything that decides is built here and handed on; what moves mail around it is put together in `relay`. Raises
-ConfigError, RuleError or ConsentDataError, whose text says what to do.
+ConfigError, RuleError, ConsentDataError or HoldKeyError, whose text says what to do, and what `hold_stores` raises.
 """
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-from . import credentials
+from . import credentials, hold_stores
 from .address import SubjectKeyer
-from .campaign_store import SqliteLedger
-from .campaigns import CampaignLedger
+from .campaign import fingerprint
 from .classify import Classifier
 from .config import Config, load_config, parse_config, read_config
 from .consent_store import ConsentStore
 from .decision import ConsentView, Decider, Decisions, no_decision
 from .errors import ConsentDataError
-from .held import HeldMail
-from .hold_codec import HoldDataError
-from .hold_review import HeldReview
-from .hold_schema import FILE_NAME
+from .hold_stores import OpenHeldMail, OpenHold, OpenLedger
 from .keys import load_key
 from .master_keys import load_vault
 from .rule_files import LoadedRules, load
@@ -70,35 +65,24 @@ def consent_store(config: Config, *, readonly: bool = True) -> ConsentStore:
 
 def vault(config: Config, *, create: bool = False) -> Vault:
     """The master keys of held mail; with `create`, a missing key file is made where no mail is held yet."""
-    held = config.store.dir / "hold" / FILE_NAME
-    return load_vault(config.hold_key_file, create=create and not held.exists())
+    create = create and not hold_stores.holds_mail(config.store)
+    return load_vault(config.hold_key_file, create=create)
 
 
-class OpenHeldMail(HeldMail, Protocol):
-    """Held mail that somebody has to close."""
-
-    def close(self) -> None:
-        """Close it."""
-
-
-class OpenLedger(CampaignLedger, Protocol):
-    """A campaign ledger that somebody has to close."""
-
-    def close(self) -> None:
-        """Close it."""
+def hold(config: Config) -> OpenHold:
+    """The hold store of a worker; the first one makes it, and its master key where that is kept in a file."""
+    return hold_stores.open_hold(config.store, vault(config, create=True))
 
 
 def held_mail(config: Config) -> OpenHeldMail:
-    """Held mail of a configuration, for review. Raises HoldDataError if there is none, and HoldKeyError."""
-    directory = config.store.dir / "hold"
-    if not (directory / FILE_NAME).exists():
-        raise HoldDataError(f"{directory}: no held mail there yet; the relay makes it when it starts: consentry run")
-    return HeldReview(directory, vault(config))
+    """Held mail, for review."""
+    hold_stores.refuse_nothing(config.store)  # before its missing key is complained about
+    return hold_stores.open_review(config.store, vault(config))
 
 
 def campaign_ledger(config: Config) -> OpenLedger:
-    """The campaign ledger of a configuration; made if there is none."""
-    return SqliteLedger(config.store.dir / "hold")
+    """The campaign ledger; made if there is none."""
+    return hold_stores.open_ledger(config.store)
 
 
 def decider(
@@ -106,7 +90,7 @@ def decider(
 ) -> Decider:
     """Everything that is needed to decide about messages; `decisions` are those of reviewers on campaigns."""
     streams, policy = config.streams(), config.decision_policy()
-    return Decider(Classifier(loaded.rules), consent, streams, policy, decisions=decisions)
+    return Decider(Classifier(loaded.rules), consent, streams, policy, fingerprint, decisions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,5 +111,7 @@ def check(file: Path) -> Checked:
     credentials.users(config.smtp)
     credentials.next_hop_password(config.next_hop)
     credentials.check_authorities(config.next_hop)
+    if hold_stores.holds_mail(config.store) or config.hold_key_file.exists():
+        vault(config)
     loaded = rules(config).rules
     return Checked(config, text.decode(), loaded.version, (len(loaded.rules), len(loaded.patterns)))

@@ -29,6 +29,7 @@ class Notice(StrEnum):
 
     CONSENT_MISSING = "consent_missing"
     CONSENT_STALE = "consent_stale"
+    CAMPAIGNS_FAILED = "campaigns_failed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,9 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry
 
-from . import __version__, app, events, logs, relay_settings
+from . import __version__, app, events, logs, relay_held, relay_settings
+from .campaign import masked_subject
+from .campaign_watch import CampaignWatch, Tripwire
 from .completion import Completion
 from .config import Config
 from .config_values import Endpoint
@@ -24,7 +26,7 @@ from .errors import ConsentDataError
 from .events import Event
 from .flights import Flights, recovered
 from .health import Notice, NotReady, Report
-from .hold_store import HoldStore
+from .hold_stores import OpenHold, OpenLedger
 from .journal import FileJournal
 from .judging import Judge
 from .keys import load_key
@@ -35,6 +37,7 @@ from .next_hop_breaker import BreakerState
 from .pipeline import Pipeline
 from .ports import HoldUnavailableError, NextHopUnavailableError
 from .recovery import recover
+from .relay_held import TROUBLES, Given, HeldService
 from .smtp_door import Door
 from .smtp_service import SmtpService
 
@@ -57,7 +60,7 @@ class Relay:
     drain_time: float
     config: Config
     consent: LateConsent
-    hold: HoldStore
+    hold: OpenHold
     flights: Flights
     journal: FileJournal
     metrics: Metrics
@@ -65,12 +68,17 @@ class Relay:
     divert_hop: SmtpNextHop | None
     service: SmtpService
     completion: Completion
+    ledger: OpenLedger
+    watch: CampaignWatch
+    keeper: HeldService
+    troubles: list[str]  # what notices tell of; as of the last report
     _watching: asyncio.Task[None] | None = None
     _unreached: bool = False
 
     async def start(self, sockets: Sequence[tuple[socket.socket, bool]]) -> None:
         """Settle what a worker before us left, look for the next hop, and serve on these sockets (socket, TLS)."""
         await self._recover()
+        await self.watch.start()
         self.journal.start()
         self._write(Event.STARTED)
         await self._probe()
@@ -78,21 +86,26 @@ class Relay:
         for implicit_tls in (False, True):
             share = [one for one, tls in sockets if tls is implicit_tls]
             await self.service.listen(share, implicit_tls=implicit_tls)
+        self.keeper.start()
 
     async def stop(self) -> None:
         """Accept nothing more, see messages under way to their end, and close everything."""
+        keeper = asyncio.create_task(self.keeper.stop())  # at once: its successor is waiting
         if not await self.service.drain(self.drain_time):
             logs.event(logs.WARNING, "drain_overdue", sessions=len(self.service.sessions))
+        await keeper
         if self._watching:
             self._watching.cancel()
         for hop in filter(None, (self.next_hop, self.divert_hop)):
             await hop.close()
         await self.completion.finish()
+        await self.watch.stop()
         self._write(Event.STOPPED)
         self.hold.close()
         self.flights.close()
         self.journal.close()
         self.consent.close()
+        self.ledger.close()
 
     @property
     def broken(self) -> bool:
@@ -105,23 +118,26 @@ class Relay:
         reasons = {
             NotReady.HOLD_FAILED: bool(self.hold.failed),
             NotReady.HOLD_NO_ROOM: not self.hold.has_room(0),
-            NotReady.JOURNAL_FAILED: self.journal.failed,
+            NotReady.JOURNAL_FAILED: self.journal.failed or self.keeper.journal.failed,
             NotReady.NEXT_HOP_UNAVAILABLE: unreachable,
         }
         self._set_gauges()
-        return Report(tuple(reason for reason, given in reasons.items() if given), self._notices())
+        report = Report(tuple(reason for reason, given in reasons.items() if given), self._notices())
+        self.troubles[:] = [TROUBLES[one] for one in (*report.reasons, *report.notices)]
+        return report
 
     def _notices(self) -> tuple[Notice, ...]:
+        campaigns = (Notice.CAMPAIGNS_FAILED,) if self.watch.failing else ()
         try:
-            return (Notice.CONSENT_STALE,) if self.consent.stale(now()) else ()
+            return (Notice.CONSENT_STALE, *campaigns) if self.consent.stale(now()) else campaigns
         except ConsentDataError:
-            return (Notice.CONSENT_MISSING,)
+            return (Notice.CONSENT_MISSING, *campaigns)
 
     def _set_gauges(self) -> None:
         usage = self.service.sessions.usage
         self.metrics.connections.set(usage.connections)
         self.metrics.bytes_in_flight.set(usage.bytes_in_flight)
-        self.metrics.journal_failed.set(self.journal.failed)
+        self.metrics.journal_failed.set(self.journal.failed or self.keeper.journal.failed)
         self.metrics.hold_failed.set(bool(self.hold.failed))
         for hop in filter(None, (self.next_hop, self.divert_hop)):
             for host in hop.hosts:
@@ -179,10 +195,8 @@ def build(config: Config, slot: int) -> Relay:
     store = config.store.dir
     loaded = app.rules(config)
     consent = LateConsent(lambda: app.consent_store(config))
-    decider = app.decider(config, loaded, consent)
     metrics = Metrics(CollectorRegistry())
-    vault = app.vault(config, create=True)
-    hold = HoldStore(store / "hold", vault=vault, min_free_space=config.store.min_free_space)
+    hold = app.hold(config)
     flights = Flights(store / "flights", slot, slots=2 * config.smtp.max_connections + _SPARE_FLIGHTS)
     journal = FileJournal(
         store / "journal",
@@ -191,11 +205,19 @@ def build(config: Config, slot: int) -> Relay:
         sync_every=config.journal.sync.total_seconds(),
         on_failure=lambda: metrics.error("journal"),
     )
+    ledger = app.campaign_ledger(config)
+    tripwire = Tripwire(
+        copies=config.campaign.alert_copies, window=relay_settings.milliseconds(config.campaign.alert_window)
+    )
+    watch = CampaignWatch(ledger, tripwire, masked_subject, journal=journal, metrics=metrics, clock=now)
+    decider = app.decider(config, loaded, consent, watch.decision)
     next_hop = SmtpNextHop(relay_settings.next_hop(config, config.next_hop.hosts), count=metrics.next_hop_event)
     divert_hop = _divert_hop(config, metrics)
     report = _Reporter(metrics)
     diverter = Diverter(divert_hop, config.divert.address.encode(), hold, report)
-    completion = Completion(diverter=diverter, hold=hold, journal=journal, metrics=metrics, clock=now, report=report)
+    completion = Completion(
+        diverter=diverter, hold=hold, journal=journal, metrics=metrics, clock=now, report=report, note=watch.note
+    )
     pipeline = Pipeline(
         judge=Judge(lambda: decider, app.keyer(config, create=True), metrics, report),
         next_hop=next_hop,
@@ -210,6 +232,20 @@ def build(config: Config, slot: int) -> Relay:
         report=report,
     )
     door = Door(pipeline, lambda: next_hop.capabilities, hold.has_room, config.smtp.relay_networks)
+    troubles: list[str] = []
+    keeper = relay_held.build(
+        config,
+        Given(
+            slot=slot,
+            decider=lambda: decider,
+            ledger=ledger,
+            consent_version=consent.version,
+            troubles=lambda: troubles,
+            metrics=metrics,
+            report=report,
+            clock=now,
+        ),
+    )
     return Relay(
         version=loaded.rules.version,
         slot=slot,
@@ -224,6 +260,10 @@ def build(config: Config, slot: int) -> Relay:
         divert_hop=divert_hop,
         service=SmtpService(door, relay_settings.server(config), report),
         completion=completion,
+        ledger=ledger,
+        watch=watch,
+        keeper=keeper,
+        troubles=troubles,
     )
 
 

@@ -83,7 +83,8 @@ def _log_fault(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> Non
 async def _start(assignment: Assignment) -> Relay:
     """The relay of this assignment, serving."""
     config = parse_config(assignment.text.encode(), assignment.file)
-    _allow_files(config.smtp.max_connections + 2 * config.next_hop.max_connections + _OTHER_FILES)
+    connections = config.smtp.max_connections + 2 * config.next_hop.max_connections + config.hold.release_connections
+    _allow_files(connections + _OTHER_FILES)
     sockets = [(socket.socket(fileno=number), tls) for number, tls in assignment.sockets]
     built = relay.build(config, assignment.slot)
     if built.version != assignment.version:
