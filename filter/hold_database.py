@@ -144,7 +144,7 @@ class HoldDatabase:
         updates: list[tuple[str | int, ...]] = []
         closed: list[tuple[int]] = []
         for message, copies in self.changing(changes).items():
-            change, after, first = changes[message], list[Member](), len(updates)
+            change, after, first = changes.get(message, _unchanged), list[Member](), len(updates)
             for copy in copies:
                 record = copy.record and change(copy.number, copy.record)
                 if record is None or record == copy.record:
@@ -162,8 +162,18 @@ class HoldDatabase:
         self.connection.executemany("DELETE FROM content WHERE message = ?", closed)
         return changed
 
-    def changing(self, messages: Iterable[int]) -> dict[int, list[Changing]]:
-        """The copies of these messages and where they are, by message."""
+    def changing(self, messages: Collection[int]) -> dict[int, list[Changing]]:
+        """The copies of these messages and where they are, by message; none of one that is no text any more."""
+        try:
+            return self._changing(messages)
+        except UnicodeDecodeError:  # in a row that is damaged
+            found: dict[int, list[Changing]] = {}
+            for message in messages:
+                with suppress(UnicodeDecodeError):
+                    found |= self._changing([message])
+            return found
+
+    def _changing(self, messages: Iterable[int]) -> dict[int, list[Changing]]:
         found: dict[int, list[Changing]] = {}
         rows = self.connection.execute(_SELECT_CHANGING, (orjson.dumps(list(messages)).decode(),))
         for message, number, lot, digest, *columns in cast("Iterator[tuple[int, int, int, bytes, str]]", rows):
@@ -311,6 +321,10 @@ class HoldDatabase:
         except UNREADABLE as error:
             raise DamagedMessageError(f"the file is damaged where it is looked for: {error}") from error
         return None if found is None else int(found)
+
+
+def _unchanged(_: int, _record: CopyRecord) -> None:
+    """For what is found where it does not belong, in a damaged file."""
 
 
 def _into_state(record: CopyRecord, those: Collection[CopyState], state: CopyState, at: int) -> CopyRecord | None:

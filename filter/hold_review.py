@@ -27,10 +27,11 @@ from .hold_database import Change, HoldDatabase
 from .hold_erase import erase_message, erase_subjects, rewrap
 from .hold_lines import by_message, lines_of
 from .hold_orders import find, keep, kept, waiting
+from .hold_schema import FILE_NAME
 from .hold_search import Search
-from .hold_writer import Action, HoldWriter
+from .hold_writer import Action, HoldWriter, identity
 from .ports import HeldMessage, HoldUnavailableError
-from .sealing import UnknownKeyError, Vault
+from .sealing import Vault
 
 MOST: Final = 1000  # copies that one transaction changes, where the caller does not say which
 
@@ -43,12 +44,10 @@ class HeldReview:
     def __init__(
         self, directory: Path, vault: Vault, *, clock: Callable[[], int] = now, vfs: str | None = None
     ) -> None:
-        self._writer = HoldWriter(directory, vault, clock=clock, vfs=vfs)
-        try:
-            self._database = HoldDatabase.open(directory, vault, vfs=vfs, readonly=True)
-        except BaseException:
-            self._writer.close()
-            raise
+        self._path = directory / FILE_NAME
+        self._writer: HoldWriter | None = None
+        self._database = _reader(directory, vault, vfs)
+        self._open_writer = partial(HoldWriter, directory, vault, clock=clock, vfs=vfs, file=identity(self._path))
         self._reading, self._writing = Lock(), Lock()
 
     def close(self) -> None:
@@ -56,7 +55,8 @@ class HeldReview:
         with self._reading, suppress(apsw.Error):
             self._database.close()
         with self._writing:
-            self._writer.close()
+            if self._writer is not None:
+                self._writer.close()
 
     # Asking
 
@@ -169,13 +169,13 @@ class HeldReview:
 
     def erase_message(self, queue_id: str) -> bool:
         """Remove a message with everything that is known of it, in any state; whether there was one."""
-        with self._writing, _unavailable(self._writer):
-            return erase_message(self._writer, queue_id)
+        with self._changing() as writer:
+            return erase_message(writer, queue_id)
 
     def erase_subjects(self, subjects: Sequence[str]) -> int:
         """Remove every copy of a recipient, and messages that have none left; how many copies."""
-        with self._writing, _unavailable(self._writer):
-            return erase_subjects(self._writer, subjects)
+        with self._changing() as writer:
+            return erase_subjects(writer, subjects)
 
     def rewrap(self, limit: int = 1000) -> int:
         """Wrap the keys of up to so many messages anew with the current master key; how many (0: all are).
@@ -187,20 +187,59 @@ class HeldReview:
         return wrapped[-1]
 
     def _write(self, action: Action) -> None:
-        with self._writing, _unavailable(self._writer):
-            self._writer.transact([action])
+        with self._changing() as writer:
+            writer.transact([action])
             with suppress(apsw.Error):  # it is done already; the writer notes what that means for later
-                self._writer.tidy()
+                writer.tidy()
+
+    @contextmanager
+    def _changing(self) -> Iterator[HoldWriter]:
+        """The connection that writes; opened when it is needed, so that a damaged file can still be read."""
+        with self._writing, self._told():
+            if self._writer is None:
+                self._writer = self._open_writer()
+            try:
+                yield self._writer
+            except apsw.Error as error:
+                raise self._writer.refusal(error) from error
 
     @contextmanager
     def _view(self) -> Iterator[HoldDatabase]:
         """One view of the file, as it is at this moment."""
-        with self._reading, _unavailable(self._writer):
+        with self._reading, self._told():
             self._database.connection.execute("BEGIN")
             try:
                 yield self._database
+            except (
+                ValueError,
+                TypeError,
+                LookupError,
+                AttributeError,
+            ) as error:  # what is counted, or an order, is not in its form
+                raise HoldUnavailableError(f"{self._path}: damaged where it is counted: {error}") from error
             finally:
-                self._database.connection.execute("ROLLBACK")
+                with suppress(apsw.Error):
+                    self._database.connection.execute("ROLLBACK")
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Whatever keeps the file from being used is told as that."""
+        try:
+            yield
+        except apsw.Error as error:
+            raise HoldUnavailableError(f"{self._path}: cannot be read: {type(error).__name__} {error}") from error
+        except DamagedMessageError:
+            raise
+        except (HoldDataError, OSError) as error:
+            raise HoldUnavailableError(str(error)) from error
+
+
+def _reader(directory: Path, vault: Vault, vfs: str | None) -> HoldDatabase:
+    """The connection that reads. A file that is not there yet is made, an older one brought up to date."""
+    with suppress(HoldDataError):
+        return HoldDatabase.open(directory, vault, vfs=vfs, readonly=True)
+    HoldDatabase.open(directory, vault, vfs=vfs).close()
+    return HoldDatabase.open(directory, vault, vfs=vfs, readonly=True)
 
 
 def _change(changes: Mapping[int, Change], changed: list[Place], database: HoldDatabase) -> None:
@@ -219,16 +258,3 @@ def _confirmed(at: int) -> Change:
         return record._replace(state=CopyState.HELD, changed_at=at) if record.state is CopyState.PENDING else None
 
     return change
-
-
-@contextmanager
-def _unavailable(writer: HoldWriter) -> Iterator[None]:
-    """Whatever keeps the file from being used is told as that."""
-    try:
-        yield
-    except apsw.Error as error:
-        raise writer.refusal(error) from error
-    except (HoldUnavailableError, DamagedMessageError, UnknownKeyError):
-        raise
-    except (HoldDataError, OSError) as error:
-        raise HoldUnavailableError(str(error)) from error

@@ -33,7 +33,7 @@ class HoldWriter:
     """Writes through one connection. `on_failed` is called once with the reason, when writing fails for good.
 
     The constructor opens the file and looks over its structure for `check_time` seconds at most; it raises as
-    `HoldDatabase.open` does.
+    `HoldDatabase.open` does. `file` is which one it must be (`identity`), if that is known.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class HoldWriter:
         check_time: float = 0.0,
         on_failed: Callable[[str], None] | None = None,
         vfs: str | None = None,
+        file: tuple[int, int] | None = None,
     ) -> None:
         self.path = directory / FILE_NAME
         self.failed = ""
@@ -61,7 +62,7 @@ class HoldWriter:
             self.database.close()
             raise
         self._prepare()
-        self._file = self._identity()
+        self._file = identity(self.path) if file is None else file
 
     def close(self) -> None:
         """Close the connection."""
@@ -72,7 +73,7 @@ class HoldWriter:
         """Do all of these or none, durably."""
         if self.failed:
             raise HoldUnavailableError(self.failed)
-        if self._identity() != self._file:
+        if identity(self.path) != self._file:
             self._fail("the file was removed or replaced while in use")
             raise HoldUnavailableError(self.failed)
         self._guarded(lambda: self._transact(actions))
@@ -141,14 +142,6 @@ class HoldWriter:
             if self._on_failed is not None:
                 self._on_failed(self.failed)
 
-    def _identity(self) -> tuple[int, int]:
-        """Which file has the name of ours now."""
-        try:
-            found = self.path.stat()
-        except OSError:
-            return 0, 0
-        return found.st_dev, found.st_ino
-
     def _clear(self) -> None:
         """No transaction is open; a connection that cannot end one is replaced."""
         try:
@@ -183,3 +176,12 @@ class HoldWriter:
             pass
         finally:
             connection.set_busy_timeout(BUSY_TIMEOUT)
+
+
+def identity(path: Path) -> tuple[int, int]:
+    """Which file has this name now."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_dev, found.st_ino

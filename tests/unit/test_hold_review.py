@@ -3,6 +3,7 @@ nothing of what is erased.
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import re
 import tempfile
@@ -20,7 +21,7 @@ from support.held_memory import MemoryHeldMail
 from filter import hold_search
 from filter.errors import InputError
 from filter.held import Action, By, CopyState, HeldLine, HeldQuery, Order, Outcome, Place
-from filter.hold_codec import DamagedMessageError
+from filter.hold_codec import DamagedMessageError, HoldDataError
 from filter.hold_review import HeldReview
 from filter.hold_schema import open_file
 from filter.hold_store import HoldStore
@@ -319,6 +320,83 @@ def test_keys_are_wrapped_anew(backend):
     for message in messages[1:6]:
         assert only.message(message.queue_id)[0] == message
     only.close()
+
+
+@pytest.mark.parametrize("table", ["message", "copy", "content", "lot", "lot_count", "mix_count", "orders", "note"])
+def test_a_changed_octet_never_misleads_review(tmp_path, table):
+    """Wherever an octet changes, what is listed and delivered is as it was stored, or the file is unavailable (E7)."""
+    backend = SqliteBackend(tmp_path)
+    messages = {message.queue_id: message for message in _mail(12, octets=900)}
+    backend.store(*messages.values())
+    backend.mail.order(ORDER)
+    backend.mail.move(_places(backend.mail), CopyState.RELEASED, ORDER, NOW)
+    lines = {line.place: line for line in backend.mail.lines(EVERY)}
+    backend.close()
+    path = backend.directory / "held.sqlite"
+    sound = path.read_bytes()
+    for offset in _offsets(path, table):
+        damaged = bytearray(sound)
+        damaged[offset] ^= 1 << offset % 8
+        path.write_bytes(damaged)
+        for log in ("held.sqlite-wal", "held.sqlite-shm"):
+            (backend.directory / log).unlink(missing_ok=True)
+        with contextlib.suppress(HoldDataError, HoldUnavailableError):
+            _review_damaged(backend.directory, messages, lines)
+
+
+def _offsets(path: Path, table: str) -> Iterator[int]:
+    """Some of the octets of the pages of a table and its indexes."""
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    size = connection.pragma("page_size")
+    pages = connection.execute(
+        "SELECT pageno FROM dbstat WHERE name IN (SELECT name FROM sqlite_schema WHERE tbl_name = ?)", (table,)
+    ).fetchall()
+    connection.close()
+    octets = path.read_bytes()
+    for (page,) in pages:
+        used = [offset for offset in range((page - 1) * size, page * size) if octets[offset]]
+        yield from used[:: max(1, len(used) // 25)]
+
+
+def _review_damaged(directory: Path, messages: dict[str, HeldMessage], lines: dict[Place, HeldLine]) -> None:
+    mail = HeldReview(directory, VAULT)
+    try:
+        for line in mail.lines(EVERY):
+            assert line == lines[line.place]
+        for by in By:
+            mail.tally(EVERY, by)
+        for claim in mail.claim(NOW, NOW + 10, 100):
+            assert claim.message == messages[claim.message.queue_id]
+            assert set(claim.places) <= set(lines)
+            assert all(not order.despite for order in claim.orders)
+            mail.finish([Outcome(place, CopyState.HELD) for place in claim.places], NOW + 1)
+    finally:
+        mail.close()
+
+
+def test_what_is_left_of_a_damaged_file_can_be_read(backend):
+    """A file that lost its end is written to no more; what is left can be listed and shown (E7)."""
+    messages = {message.queue_id: message for message in _mail(60, octets=9000)}
+    backend.store(*messages.values())
+    backend.mail.close()
+    backend.hold.close()
+    path = backend.directory / "held.sqlite"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 9 // 10])
+    mail = backend.another()
+    found = 0
+    for queue_id, message in messages.items():
+        with contextlib.suppress(DamagedMessageError, HoldUnavailableError):
+            shown = mail.message(queue_id)
+            assert shown is None or shown[0] == message
+            found += shown is not None
+    assert found > 30
+
+
+def test_a_review_of_nothing_makes_the_file(tmp_path):
+    """Where no mail was held yet, there is none to review."""
+    mail = HeldReview(tmp_path / "hold", VAULT)
+    assert not mail.lines(EVERY)
+    mail.close()
 
 
 # Erasing

@@ -228,6 +228,9 @@ def test_a_file_that_was_removed_is_not_written_to(begun, tmp_path):
     review = HeldReview(tmp_path / "hold", VAULT)
     places = list(_places(review).values())
     (tmp_path / "hold" / "held.sqlite").unlink()
+    with pytest.raises(HoldUnavailableError, match="gone, though it was made before"):
+        review.move(places, DISCARDED, DISCARD, NOW)
+    shutil.copy(begun / "held.sqlite", tmp_path / "hold")
     with pytest.raises(HoldUnavailableError, match="removed or replaced"):
         review.move(places, DISCARDED, DISCARD, NOW)
     review.close()
