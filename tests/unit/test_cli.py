@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from filter import console
+from filter.campaign_store import SqliteLedger
+from filter.campaigns import CampaignDecision, Decided
 from filter.cli import cli
 from filter.errors import ConsentryError
 from filter.resources import config_dir
@@ -129,6 +132,23 @@ def test_explain_without_an_index_says_so(run: Run, config: Path) -> None:
     result = run("explain", MIXED, "--rcpt", "a@home.example", "-c", config, "--json")
     assert lines(result)[0]["recipients"][0]["consent"] == {"trouble": "unavailable"}
     assert "no consent index there yet" in result.stderr
+
+
+def test_explain_names_the_decision_on_a_campaign(run: Run, config: Path, tmp_path: Path) -> None:
+    """A reviewer's decision acts on what is explained, from when it was made; nothing is made by looking."""
+    command = ("explain", MIXED, "--rcpt", "a@home.example", "-c", config)
+    (document,) = lines(run(*command, "--json"))
+    assert (len(document["campaign"]), document["decided"]) == (32, None)
+    assert not (tmp_path / "var" / "hold").exists()
+    ledger = SqliteLedger(tmp_path / "var" / "hold")
+    at = int(datetime(2026, 11, 20, tzinfo=UTC).timestamp() * 1000)
+    ledger.decide(CampaignDecision(document["campaign"], Decided.IS_SERVICE, "a recall", "ann", at))
+    ledger.close()
+    (document,) = lines(run(*command, "--json"))
+    assert (document["decided"]["author"], document["recipients"][0]["reason"]) == ("ann", "decided_service")
+    assert "by ann, 2026-11-20 00:00 UTC: a recall" in run(*command).stdout
+    (document,) = lines(run(*command, "--json", "--at", "2026-11-19"))
+    assert document["decided"] is None
 
 
 def test_explain_null_sender_only_when_asked(run: Run, config: Path, tmp_path: Path) -> None:
