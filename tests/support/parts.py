@@ -76,9 +76,9 @@ def is_root() -> bool:
 def need(name: str, *, as_root: bool = False) -> Part:
     """The part of this name. Ends the test with the reason when it cannot run here: skipped, or failed if CI=true."""
     if as_root and not is_root():
-        _without(f"a running {name} needs root")
+        without(f"a running {name} needs root")
     part = _found(name)
-    return part if isinstance(part, Part) else _without(part)
+    return part if isinstance(part, Part) else without(part)
 
 
 def find(name: str, *, cache: Path = CACHE, path: str = SYSTEM_PATH) -> Part:
@@ -103,7 +103,8 @@ def _found(name: str) -> Part | str:
         return str(reason)
 
 
-def _without(reason: str) -> NoReturn:
+def without(reason: str) -> NoReturn:
+    """End a test that cannot run here for this reason: skipped, or failed if CI=true."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"CI=true: {reason}", pytrace=False)
     pytest.skip(reason)
