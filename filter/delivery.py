@@ -6,7 +6,7 @@ recipient stands, whatever happened to the others.
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from .diverting import give_up
@@ -14,6 +14,7 @@ from .envelope import Client, MailFrom, RcptTo
 from .events import Outcome
 from .ports import InDoubtError, NextHop, NextHopTransaction, NextHopUnavailableError, Report
 from .replies import Reply
+from .time_limits import TimeLimits
 
 MOST_RECIPIENTS: Final = 100
 """In one transaction: what every server must take (RFC 5321 section 4.5.3.1.8)."""
@@ -50,6 +51,7 @@ class Sender:
     client: Client
     report: Report
     seconds: float = 300.0
+    limits: TimeLimits = field(default_factory=TimeLimits)
 
     async def send(self, mail: MailFrom, recipients: Sequence[RcptTo], content: Sequence[bytes]) -> list[Attempt]:
         """Send `content` (parts to be joined) to these recipients, in as many transactions as it takes."""
@@ -61,7 +63,7 @@ class Sender:
     async def _transact(self, mail: MailFrom, recipients: Sequence[RcptTo], content: Sequence[bytes]) -> list[Attempt]:
         onward = _Onward(self.hop.transaction(mail, self.client))
         try:
-            async with asyncio.timeout(self.seconds):
+            with self.limits.until(asyncio.get_running_loop().time() + self.seconds):
                 await onward.run(recipients, content)
         except NextHopUnavailableError:
             outcome = Outcome.UNREACHABLE

@@ -59,7 +59,12 @@ def original_recipient(recipient: RcptTo) -> bytes:
 
 def released(order: str, at: int) -> bytes:
     """The field that says of a released copy by which order, and when (epoch milliseconds) it was sent, with CRLF."""
-    return _folded([b"X-Consentry-Released: " + _domain(order) + b";", date(at // 1000) + b" (UTC)"])
+    return _released(order, at // 1000)
+
+
+@lru_cache(maxsize=4)
+def _released(order: str, second: int) -> bytes:
+    return _folded([b"X-Consentry-Released: " + _domain(order) + b";", date(second) + b" (UTC)"])
 
 
 def hop_count(content: bytes) -> int:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from filter.envelope import Client, MailFrom, RcptTo
-from filter.trace import hop_count, original_recipient, prepended, received
+from filter.trace import hop_count, original_recipient, prepended, received, released
 
 AT = 1_795_340_497_999
 CLIENT = Client("192.0.2.1", helo="mail.shop.example", esmtp=True)
@@ -151,3 +151,13 @@ def test_our_own_field_is_counted_by_the_next_one():
     """Two of us before each other come to see it (D16)."""
     header = prepended(CLIENT, MAIL, ONE, hostname="filter.example", queue_id="4b1f", at=AT)
     assert hop_count(header * 3 + b"Subject: a\r\n\r\nb\r\n") == 3
+
+
+@given(st.text(max_size=300), st.integers(0, 4_000_000_000_000))
+def test_a_released_copy_says_by_which_order(order: str, at: int) -> None:
+    """One field of its own, whatever the order is called."""
+    line = released(order, at)
+    assert line.startswith(b"X-Consentry-Released: ")
+    assert line.isascii()
+    assert all(one.startswith(b"\t") for one in line.split(b"\r\n")[1:-1])
+    assert line.endswith(b" +0000 (UTC)\r\n")
