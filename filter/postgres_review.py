@@ -2,7 +2,8 @@
 
 One connection for several threads, one at a time; made at the first question and again after it was lost. Every method
 is a transaction of its own, or several small ones. Raises `HoldUnavailableError` when the server cannot be used now,
-`HoldDataError` when it never can. A copy whose row is damaged is left out of lists and left as it is.
+`HoldDataError` when it never can. A copy whose row is damaged is left out of lists and left as it is. A connection that
+is lost in a commit leaves open whether it was done: `move` and `finish` ask once more, by the state of the copies.
 
 What is erased is gone for every question at once. Its octets, sealed, stay on the server's disk until it uses their
 pages again, and in its log and backups as long as those are kept.
@@ -28,7 +29,7 @@ from .hold_codec import (
     with_copies,
 )
 from .ports import HeldMessage, HoldUnavailableError
-from .postgres_link import Connection, Link, Server, reason
+from .postgres_link import Connection, Link, Server, UnavailableError, reason
 from .postgres_rows import Kept
 from .sealing import SealError, UnknownKeyError, Vault
 
@@ -100,14 +101,17 @@ class PostgresReview:
         """Move those of these copies that are still HELD, in one transaction; which they were."""
         if to not in _MOVES:
             raise ValueError(f"{to}: held copies are moved to {', '.join(sorted(_MOVES))}")
-        due_at = at if to is CopyState.RELEASED else 0
+        record = CopyRecord(to, at, due_at=at if to is CopyState.RELEASED else 0, order=order.id)
 
         def moved(one: Kept) -> CopyRecord | None:
-            if one.record.state is not CopyState.HELD:
-                return None
-            return CopyRecord(to, at, due_at=due_at, order=order.id)
+            return record if one.record.state is CopyState.HELD else None
 
-        return self._change(places, moved, order)
+        try:
+            return self._change(places, moved, order)
+        except UnavailableError as error:
+            if not error.in_doubt:
+                raise
+        return self._change(places, lambda one: record if one.record == record else moved(one), order)
 
     def claim(self, at: int, until: int, limit: int, order: str = "", octets: int = 64 << 20) -> Sequence[Claim]:
         """Lease RELEASED copies that are due: nobody else's until then. What is damaged is leased too, and left out."""
@@ -132,7 +136,12 @@ class PostgresReview:
                 outcome=outcome.outcome,
             )
 
-        self._change(list(by_place), finished)
+        try:
+            self._change(list(by_place), finished)
+        except UnavailableError as error:
+            if not error.in_doubt:
+                raise
+            self._change(list(by_place), finished)
 
     def waiting(self, order: str = "") -> tuple[int, int]:
         """How many copies are RELEASED, and when the next is due (0: none). Of one order, or of all."""

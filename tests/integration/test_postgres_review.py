@@ -6,14 +6,15 @@ from contextlib import closing
 
 import psycopg
 import pytest
-from support.held import NOW, held_copy, held_message
+from support.held import NOW, VAULT, held_copy, held_message
 from support.held_postgres import PostgresBackend
-from support.postgres import PASSWORD, Postgres, running
+from support.postgres import PASSWORD, Cutting, Postgres, running
 from support.processes import wait_until
 from unit import test_held_mail as contract
 
 from filter.held import Action, By, CopyState, HeldQuery, Order, Outcome
 from filter.ports import HoldUnavailableError
+from filter.postgres_link import Server
 from filter.postgres_review import PostgresReview
 from filter.sealing import UnknownKeyError, Vault
 
@@ -130,6 +131,27 @@ def _answers(mail):
     except HoldUnavailableError:
         return False
     return True
+
+
+def test_a_lost_commit_is_asked_for_again(postgres, backend):
+    """The way to the server is cut between commit and answer: who moved copies is told which, and each attempt that was
+    finished is finished once.
+    """
+    fill(backend, 3)
+    every = places(backend.mail)
+    with Cutting(postgres.port) as way:
+        there = Server(way.url(backend.server.url), lambda: PASSWORD)
+        with closing(PostgresReview(there, vault=VAULT)) as mail:
+            mail.order(RELEASE)
+            way.cut = True
+            assert list(mail.move(every, CopyState.RELEASED, RELEASE, NOW)) == every
+            assert not way.cut
+            claims = mail.claim(NOW, NOW + 60_000, 10)
+            way.cut = True
+            mail.finish([Outcome(place, CopyState.DELIVERED) for claim in claims for place in claim.places], NOW + 1)
+            assert not way.cut
+            found = mail.lines(HeldQuery(states=frozenset({CopyState.DELIVERED})))
+    assert [(line.place, line.attempts) for line in found] == [(place, 1) for place in every]
 
 
 def test_what_is_damaged_keeps_nobody_waiting(backend):

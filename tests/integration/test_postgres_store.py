@@ -1,11 +1,9 @@
 """The hold store of a fleet on a real PostgreSQL: what is acknowledged stays, whatever becomes of the server."""
 
 import asyncio
-import contextlib
 import dataclasses
 import io
 import logging
-import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -13,7 +11,7 @@ from contextlib import ExitStack, closing
 import psycopg
 import pytest
 from support.held import NOW, VAULT, held_copy, held_message
-from support.postgres import PASSWORD, ROLE, Postgres, running
+from support.postgres import PASSWORD, ROLE, Cutting, Postgres, running
 from support.processes import wait_until
 
 from filter.held import CopyState
@@ -239,57 +237,12 @@ def test_a_killed_server_loses_nothing_it_acknowledged():
         assert all("127.0.0.1" in text and PASSWORD not in text for text in traffic.refused.values())
 
 
-class Cutting:
-    """A way to the server that is cut once, when `cut`: after a commit, before its answer comes through."""
-
-    def __init__(self, to_port):
-        self.cut, self._to_port = False, to_port
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
-
-    def _accept(self):
-        with contextlib.suppress(OSError):
-            while True:
-                near, _ = self._listener.accept()
-                self._threads.append(threading.Thread(target=self._both, args=(near,)))
-                self._threads[-1].start()
-
-    def _both(self, near):
-        with near, socket.create_connection(("127.0.0.1", self._to_port), timeout=10) as far:
-            back = threading.Thread(target=self._copy, args=(far, near, b"COMMIT\0"))
-            back.start()
-            self._copy(near, far, None)
-            back.join()
-
-    def _copy(self, one, other, end):
-        with contextlib.suppress(OSError):
-            while octets := one.recv(65536):
-                if self.cut and end and end in octets:
-                    self.cut = False
-                    break
-                other.sendall(octets)
-        for side in (one, other):
-            with contextlib.suppress(OSError):
-                side.shutdown(socket.SHUT_RDWR)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for thread in self._threads:
-            thread.join()
-
-
 def test_what_a_lost_commit_did_is_undone(postgres, server):
     """The way to the server is cut between commit and answer: the client hears that nothing is kept, and then nothing
     is, though the server had it.
     """
     with Cutting(postgres.port) as way:
-        there = Server(server.url.replace(str(postgres.port), str(way.port)), lambda: PASSWORD)
+        there = Server(way.url(server.url), lambda: PASSWORD)
         with closing(PostgresHoldStore(there, vault=VAULT)) as store:
             asyncio.run(store.store(held_message("one")))
             way.cut = True

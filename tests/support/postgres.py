@@ -11,7 +11,9 @@ import pwd
 import secrets
 import shutil
 import signal
+import socket
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -177,6 +179,58 @@ class Postgres:
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
         self.stop()
+
+
+class Cutting:
+    """A way to a server that is cut once, when `cut`: after a commit, before its answer comes through.
+
+    `url` gives the URL that goes this way.
+    """
+
+    def __init__(self, to_port: int) -> None:
+        self.cut, self._to_port = False, to_port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def url(self, url: str) -> str:
+        """That of the server by this way."""
+        return url.replace(f":{self._to_port}/", f":{self.port}/")
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                self._threads.append(threading.Thread(target=self._both, args=(near,)))
+                self._threads[-1].start()
+
+    def _both(self, near: socket.socket) -> None:
+        with near, socket.create_connection(("127.0.0.1", self._to_port), timeout=10) as far:
+            back = threading.Thread(target=self._copy, args=(far, near, b"COMMIT\0"))
+            back.start()
+            self._copy(near, far, None)
+            back.join()
+
+    def _copy(self, one: socket.socket, other: socket.socket, end: bytes | None) -> None:
+        with contextlib.suppress(OSError):
+            while octets := one.recv(65536):
+                if self.cut and end and end in octets:
+                    self.cut = False
+                    break
+                other.sendall(octets)
+        for side in (one, other):
+            with contextlib.suppress(OSError):
+                side.shutdown(socket.SHUT_RDWR)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for thread in self._threads:
+            thread.join()
 
 
 def running() -> Iterator[Postgres]:
