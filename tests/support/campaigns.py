@@ -1,7 +1,7 @@
 """Campaigns to tell apart: templates of fictional companies, and as many personalised copies of each as wanted.
 
-Templates and values are in `tests/data/campaign_*.toml`. A seed gives the same copies again. Values were KEPT_BACK, or
-looked at while the fingerprint was made (TUNED).
+Templates and values are in `tests/data/campaign_*.toml`. A seed gives the same copies again. Values were
+looked at while the fingerprint was made (TUNED), or measured once and then mended for (KEPT_BACK), or UNSEEN.
 """
 
 import random
@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 DATA = Path(__file__).parents[1] / "data"
 FORMS = ("plain", "html")
 KEPT_BACK, TUNED = "campaign_values_kept_back.toml", "campaign_values.toml"
+UNSEEN, UNSEEN_LANGUAGES = "campaign_values_unseen.toml", frozenset(("en", "de", "fr", "es"))
 UNNAMED = 0.2  # share of copies whose To has no display name
 TOKEN = string.ascii_letters + string.digits
 
