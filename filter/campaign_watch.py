@@ -94,6 +94,11 @@ class CampaignWatch:
                 self._metrics.campaigns_overflow.inc()
 
     @property
+    def version(self) -> int | None:
+        """Of the decisions as they were last read; None before."""
+        return self._version
+
+    @property
     def failing(self) -> bool:
         """Whether the ledger cannot be read or written at present."""
         return bool(self._failing)

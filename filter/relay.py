@@ -240,6 +240,7 @@ def build(config: Config, slot: int) -> Relay:
             decider=lambda: decider,
             ledger=ledger,
             consent_version=consent.version,
+            decisions_version=lambda: watch.version,
             troubles=lambda: troubles,
             metrics=metrics,
             report=report,

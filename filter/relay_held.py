@@ -49,7 +49,7 @@ _PENDING_FOR: Final = 2  # times transaction_timeout, after which nobody is goin
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """What the relay gives: how it decides now, what is known of campaigns, a number that changes when consent does,
+    """What the relay gives: how it decides now, what is known of campaigns, what changes when consent or decisions do,
     what cannot be used at present (sentences), and the usual. `clock` gives epoch milliseconds.
     """
 
@@ -57,6 +57,7 @@ class Given:
     decider: Callable[[], Decider]
     ledger: CampaignLedger
     consent_version: Callable[[], Hashable]
+    decisions_version: Callable[[], Hashable]
     troubles: Callable[[], Sequence[str]]
     metrics: Metrics
     report: Report
@@ -167,7 +168,7 @@ def _retention(config: Config, parts: Parts, orders: Orders, stopping: Callable[
 
 def _auto_release(given: Given, parts: Parts, orders: Orders) -> AutoRelease:
     def version() -> Hashable:
-        return given.consent_version(), given.ledger.version(), given.decider().classifier.rules.version
+        return given.consent_version(), given.decisions_version(), given.decider().classifier.rules.version
 
     return AutoRelease(
         parts.held, orders, Rechecker(parts.decider), now=parts.clock, version=version, report=parts.report
