@@ -110,6 +110,7 @@ def check(file: Path) -> Checked:
     credentials.server_context(config.smtp)
     credentials.users(config.smtp)
     credentials.next_hop_password(config.next_hop)
+    credentials.store_password(config.store)
     credentials.check_authorities(config.next_hop)
     if hold_stores.holds_mail(config.store) or config.hold_key_file.exists():
         vault(config)
