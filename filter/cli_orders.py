@@ -275,7 +275,7 @@ def _see_to_its_end(stores: ReviewStores, asked: HeldQuery, placed: Placed) -> N
     """Wait for what a relay took out of our hands, as long as it gets on; then look what became of everything."""
     name = placed.order.id if placed.order else ""
     before, since = -1, monotonic()
-    while under_way := _under_way(stores, asked, name):
+    while not placed.unreachable and (under_way := _under_way(stores, asked, name)):
         if under_way != before:
             before, since = under_way, monotonic()
         elif monotonic() - since > _PATIENCE:
