@@ -112,6 +112,8 @@ def check(file: Path) -> Checked:
     credentials.next_hop_password(config.next_hop)
     credentials.store_password(config.store)
     credentials.check_authorities(config.next_hop)
+    credentials.kafka_password(config.kafka)
+    credentials.kafka_context(config.kafka)
     if hold_stores.holds_mail(config.store) or config.hold_key_file.exists():
         vault(config)
     loaded = rules(config).rules

@@ -1,9 +1,9 @@
 """Configuration: a TOML file -> frozen `Config`, or `ConfigError` with everything that is wrong at once.
 
-The models below, in `config_relay` and in `config_held` are the one place where settings stand; `config/filter.toml`
-shows each at its default and `config/README.md` explains it (tests compare all three). Read at start and at a reload: a
-`Config` never changes. Raises ConfigError only. Values are parsed by `config_values`, problems are put into words by
-`config_errors`.
+The models below, in `config_relay`, `config_held` and `config_kafka` are the one place where settings stand;
+`config/filter.toml` shows each at its default and `config/README.md` explains it (tests compare all three). Read at
+start and at a reload: a `Config` never changes. Raises ConfigError only. Values are parsed by `config_values`, problems
+are put into words by `config_errors`.
 """
 
 import tomllib
@@ -18,12 +18,12 @@ from . import config_values as values
 from .config_checks import contradictions
 from .config_errors import Contradiction, cannot_use, explain, syntax_problem
 from .config_held import CampaignSettings, HoldSettings, NoticeSettings
+from .config_kafka import KafkaSettings
 from .config_kinds import LIST, Domain, Duration, FilePath, Flag, Name, SecretPath, Section, counted, word
 from .config_relay import (
     DivertSettings,
     HttpSettings,
     JournalSettings,
-    KafkaSettings,
     NextHopSettings,
     SmtpSettings,
     StoreSettings,

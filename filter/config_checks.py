@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Final
 
-from .config_relay import DivertSettings, HttpSettings, KafkaSettings, NextHopSettings, SmtpSettings
+from .config_kafka import KafkaSettings, KafkaTls, Sasl
+from .config_relay import DivertSettings, HttpSettings, NextHopSettings, SmtpSettings
 from .config_values import Endpoint, duration_text, size_text
 from .errors import Problem
 from .tls_policy import TlsPolicy
@@ -32,6 +33,7 @@ def contradictions(
             _tls(smtp),
             _limits(smtp, next_hop),
             _login(next_hop),
+            _kafka(kafka),
             _diversion(next_hop, divert) if diverts else (),
         )
     )
@@ -41,6 +43,8 @@ def _doors(
     smtp: SmtpSettings, next_hop: NextHopSettings, http: HttpSettings, kafka: KafkaSettings
 ) -> Iterator[Problem]:
     mail = (*smtp.listen, *smtp.tls_listen)
+    if kafka.consent_topic in {kafka.topic, *kafka.outputs}:
+        yield Problem("kafka.consent_topic", f'"{kafka.consent_topic}"', "a topic of kafka.topic; consent has its own")
     if not mail and not kafka.bootstrap_servers:
         yield Problem("smtp.listen", "[]", "nothing comes in: there are no kafka.bootstrap_servers either")
     if mail and not next_hop.hosts:
@@ -110,6 +114,28 @@ def _login(hop: NextHopSettings) -> Iterator[Problem]:
         yield Problem("next_hop.user", _EMPTY, "next_hop.password_file needs a user")
     if hop.user and hop.tls is not TlsPolicy.VERIFY:
         yield Problem("next_hop.tls", f'"{hop.tls}"', 'next_hop.user needs "verify": the password goes to nobody else')
+
+
+def _kafka(kafka: KafkaSettings) -> Iterator[Problem]:
+    files = {name: getattr(kafka, name) for name in ("tls_ca_file", "tls_cert_file", "tls_key_file")}
+    for name, path in files.items():
+        if path and kafka.tls is KafkaTls.OFF:
+            yield Problem("kafka.tls", f'"{kafka.tls}"', f'kafka.{name} is used with "verify" only')
+            break
+    if kafka.tls_cert_file and not kafka.tls_key_file:
+        yield Problem("kafka.tls_key_file", _EMPTY, "kafka.tls_cert_file needs its key")
+    if kafka.tls_key_file and not kafka.tls_cert_file:
+        yield Problem("kafka.tls_cert_file", _EMPTY, "kafka.tls_key_file needs its certificate")
+    if kafka.sasl is Sasl.NONE:
+        if kafka.user or kafka.password_file:
+            yield Problem("kafka.sasl", _EMPTY, "kafka.user and kafka.password_file need a way to log in")
+        return
+    if not kafka.user:
+        yield Problem("kafka.user", _EMPTY, "kafka.sasl needs a user")
+    if not kafka.password_file:
+        yield Problem("kafka.password_file", _EMPTY, "kafka.sasl needs a password")
+    if kafka.sasl is Sasl.PLAIN and kafka.tls is KafkaTls.OFF:
+        yield Problem("kafka.tls", f'"{kafka.tls}"', 'kafka.sasl "PLAIN" needs "verify": it sends the password itself')
 
 
 def _diversion(next_hop: NextHopSettings, divert: DivertSettings) -> Iterator[Problem]:

@@ -131,9 +131,3 @@ class HttpSettings(Section):
     """[http]: health and metrics."""
 
     listen: Listen = Endpoint("127.0.0.1", 9625)
-
-
-class KafkaSettings(Section):
-    """[kafka]: the Kafka door; without servers there is none."""
-
-    bootstrap_servers: Annotated[tuple[Peer, ...], *LIST] = ()

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from .config_kafka import KafkaSettings, KafkaTls
 from .config_relay import NextHopSettings, SmtpSettings, StoreSettings
 from .errors import ConfigError, Problem
 from .users import Users, load_users
@@ -51,6 +52,25 @@ def next_hop_password(next_hop: NextHopSettings) -> str:
 def store_password(store: StoreSettings) -> str:
     """The password for the database of held mail, without the end of its line; empty without a password file."""
     return _password("store.password_file", store.password_file)
+
+
+def kafka_password(kafka: KafkaSettings) -> str:
+    """The password for the Kafka brokers, without the end of its line; empty without a password file."""
+    return _password("kafka.password_file", kafka.password_file)
+
+
+def kafka_context(kafka: KafkaSettings) -> ssl.SSLContext | None:
+    """What our side of TLS with the Kafka brokers needs: whom to believe, our own certificate if any; None for off."""
+    if kafka.tls is KafkaTls.OFF:
+        return None
+    with _readable("kafka.tls_ca_file", kafka.tls_ca_file or Path()):
+        context = ssl.create_default_context(cafile=kafka.tls_ca_file)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if kafka.tls_cert_file and kafka.tls_key_file:
+        _refuse_shared("kafka.tls_key_file", kafka.tls_key_file)
+        with _readable("kafka.tls_cert_file", kafka.tls_cert_file):
+            context.load_cert_chain(kafka.tls_cert_file, kafka.tls_key_file, password=lambda: b"")
+    return context
 
 
 def check_authorities(next_hop: NextHopSettings) -> None:
