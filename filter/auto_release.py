@@ -11,14 +11,15 @@ HoldUnavailableError; what was moved until then stays moved, and the next pass b
 """
 
 import asyncio
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from itertools import groupby
 from typing import Final
 
 from .consent import ConsentState
-from .held import Action, CopyState, HeldLine, HeldMail, HeldQuery, Order
+from .errors import ConsentryError
+from .held import Action, CopyState, HeldLine, HeldMail, HeldQuery, Order, Place
 from .policy import Reason
-from .ports import HeldMessage, Report
+from .ports import HeldMessage, HoldUnavailableError, Report
 from .recheck import Rechecker
 from .release import Orders
 
@@ -37,6 +38,9 @@ CURABLE: Final = (
 """Reasons to hold that the recipient's consent does away with."""
 _BATCH: Final = 100  # copies whose consent is looked up without a pause
 _DISAGREED: Final = frozenset({None, ConsentState.OBJECTED, ConsentState.UNKNOWN})
+
+
+Found = tuple[HeldMessage, Mapping[Place, int]]  # with the position of each copy in it
 
 
 class AutoRelease:
@@ -76,24 +80,33 @@ class AutoRelease:
         self._passed = version
         return released
 
-    def _messages(self, lines: Sequence[HeldLine]) -> dict[str, HeldMessage]:
-        found = {}
+    def _messages(self, lines: Sequence[HeldLine]) -> dict[str, Found]:
+        """The messages; what is damaged, or sealed with a key that is not there, waits for people."""
+        found: dict[str, Found] = {}
         for queue_id, _ in groupby(lines, lambda line: line.queue_id):
-            if one := self._mail.message(queue_id, content=False):
-                found[queue_id] = one[0]
+            try:
+                one = self._mail.message(queue_id, content=False)
+            except HoldUnavailableError:
+                raise
+            except ConsentryError as error:
+                self._report("auto_release", error)
+                continue
+            if one:
+                found[queue_id] = one[0], {line.place: position for position, line in one[1].items()}
         return found
 
-    def _going(self, messages: dict[str, HeldMessage], lines: Sequence[HeldLine]) -> list[HeldLine]:
+    def _going(self, messages: dict[str, Found], lines: Sequence[HeldLine]) -> list[HeldLine]:
         going = []
         for queue_id, group in groupby(lines, lambda line: line.queue_id):
-            if message := messages.get(queue_id):
-                going += self._agreed(message, list(group))
+            if found := messages.get(queue_id):
+                going += self._agreed(found, [line for line in group if line.place in found[1]])
         return going
 
-    def _agreed(self, message: HeldMessage, lines: list[HeldLine]) -> list[HeldLine]:
+    def _agreed(self, found: Found, lines: list[HeldLine]) -> list[HeldLine]:
         """Those of the message's copies that may go because their recipients agreed."""
+        message, positions = found
         try:
-            checked = self._rechecker.check(message, [line.place.number for line in lines], self._now())
+            checked = self._rechecker.check(message, [positions[line.place] for line in lines], self._now())
         except Exception as error:  # noqa: BLE001 - one message must not keep all others
             self._report("recheck", error)
             return []

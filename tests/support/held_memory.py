@@ -107,7 +107,7 @@ class MemoryHeldMail:
                 rows = [row for row in self.rows.values() if row.place.message == number]
                 there = content and any(row.state in OPEN for row in rows)
                 shown = message if there else replace(message, content=b"")
-                return shown, {row.place.number: self._line(row) for row in rows}
+                return shown, dict(enumerate(map(self._line, rows)))
         return None
 
     def order(self, order: Order) -> None:
@@ -195,8 +195,11 @@ class MemoryHeldMail:
         gone = [row.place for row in self.rows.values() if row.copy.subject_key in set(subjects) - {""}]
         for place in gone:
             del self.rows[place]
-        left = {place.message for place in self.rows}
-        self.messages = {number: message for number, message in self.messages.items() if number in left}
+        for number in {place.message for place in gone}:
+            left = tuple(self.rows[place].copy for place in self._places(number))
+            self.messages[number] = replace(self.messages[number], copies=left)
+            if not left:
+                del self.messages[number]
         return len(gone)
 
     def rewrap(self, limit: int = 1000) -> int:
@@ -219,11 +222,15 @@ class MemoryHeldMail:
         return Claim(
             self.messages[number],
             tuple(row.place for row in rows),
-            tuple(row.place.number for row in rows),
+            tuple(self._places(number).index(row.place) for row in rows),
             tuple(row.order for row in rows if row.order),
             tuple(row.attempts for row in rows),
             tuple(row.released_at for row in rows),
         )
+
+    def _places(self, number: int) -> list[Place]:
+        """Those of the copies of a message that are left, as they stand in it."""
+        return [place for place in self.rows if place.message == number]
 
     def _matching(self, query: HeldQuery) -> Iterator[HeldLine]:
         for row in self.rows.values():

@@ -9,6 +9,7 @@ from support.release import NEW_RULES, ReleaseWorld, blocked, path
 from filter.auto_release import AutoRelease
 from filter.campaigns import Decided
 from filter.consent import ConsentState
+from filter.errors import ConsentryError
 from filter.events import Event
 from filter.held import CopyState
 from filter.ports import HoldUnavailableError
@@ -104,6 +105,26 @@ def test_other_reasons_are_left_to_people(world: World) -> None:
     (row,) = [row for row in world.mail.rows.values() if row.copy.recipient.path == path("bob")]
     row.copy = dataclasses.replace(row.copy, reason="unscanned")
     assert world.look() == 0
+
+
+def test_who_was_erased_leaves_the_others_as_they_were(world: World) -> None:
+    """A message that has fewer copies than it once had is checked for those that it has."""
+    world.hold("ann", "bob", "cora")
+    (first, *_) = [row for row in world.mail.rows.values() if row.copy.recipient.path == path("ann")]
+    world.mail.erase_subjects([first.copy.subject_key])
+    world.say("cora", AGREED)
+    assert world.look() == 1
+    world.deliver()
+    assert world.reached == [path("cora")]
+
+
+def test_a_message_that_cannot_be_read_keeps_no_other(world: World) -> None:
+    """It is reported, and the others go."""
+    world.hold("ann")
+    world.say("ann", AGREED)
+    world.mail.fail["message"] = ConsentryError("damaged")
+    assert world.look() == 0
+    assert world.reported == ["auto_release"]
 
 
 def test_many_are_looked_at_in_turns(world: World) -> None:
