@@ -110,6 +110,13 @@ def test_despite_overrides_no_rejection() -> None:
     assert not recheck(copy(), facts(), answer(NONE), policy, despite=True).goes
 
 
+def test_despite_overrides_no_objection() -> None:
+    """Where the operator holds even service mail from objectors, neither a decision nor an order makes it go."""
+    row = {**DEFAULT_TABLE[Label.SERVICE], NO: Disposition.HOLD}
+    policy = dataclasses.replace(POLICY, table={**DEFAULT_TABLE, Label.SERVICE: row})
+    assert not recheck(copy(NO), facts(), answer(NO), policy, decision=SERVICE, despite=True).goes
+
+
 @given(
     st.sampled_from(Label),
     st.sampled_from(ConsentState),

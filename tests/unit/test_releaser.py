@@ -1,12 +1,17 @@
 """Released copies reach the next hop, checked again each time, and what became of each is recorded."""
 
 import asyncio
+from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support import fakes
 from support.release import NOON, PROMOTION, SETTINGS, TRACE, ReleaseWorld, path
 
+from filter.campaigns import Decided
 from filter.consent import ConsentState
 from filter.delivery import MOST_RECIPIENTS
 from filter.envelope import MailFrom
@@ -190,8 +195,10 @@ def test_what_cannot_be_delivered_is_given_up(world: ReleaseWorld) -> None:
     """After the time that the operator gives, and the attempts that belong to it, a copy bounces."""
     released(world, "ann")
     world.hop.replies = {path("ann"): LATER}
-    while world.state("ann") is CopyState.RELEASED:
+    for _ in range(60):
         world.deliver()
+        if world.state("ann") is not CopyState.RELEASED:
+            break
         world.pass_time(4 * HOUR)
     assert world.state("ann") is CopyState.BOUNCED
     assert 5 * DAY <= world.now - NOON <= 6 * DAY
@@ -444,3 +451,68 @@ def test_a_fault_of_the_store_ends_the_round_in_order(world: ReleaseWorld) -> No
     world.mail.claim = once  # type: ignore[method-assign]
     assert world.deliver().unavailable
     assert (world.state("ann"), world.reported) == (CopyState.DELIVERED, ["release"])
+
+
+NAMES = ("ann", "bob", "cat")
+STEPS = st.one_of(
+    st.tuples(st.just("hold"), st.sampled_from(NAMES)),
+    st.tuples(st.just("say"), st.tuples(st.sampled_from(NAMES), st.sampled_from(ConsentState))),
+    st.tuples(st.just("order"), st.tuples(st.sampled_from(Action), st.booleans(), st.booleans())),
+    st.tuples(st.just("decide"), st.sampled_from(Decided)),
+    st.tuples(st.just("hop"), st.sampled_from([fakes.TAKEN, LATER, NEVER])),
+    st.tuples(st.just("fail"), st.sampled_from([None, fakes.UNAVAILABLE, fakes.IN_DOUBT])),
+    st.tuples(st.just("die"), st.none()),
+    st.tuples(st.just("deliver"), st.sampled_from([0, MINUTE, DAY])),
+)
+
+
+@given(st.lists(STEPS, max_size=25))
+def test_whatever_happens_no_copy_is_lost_and_nobody_gets_what_they_object_to(steps: list[tuple[str, Any]]) -> None:
+    """Any order of orders, changes of mind, failures and deaths: what is DELIVERED arrived, what arrived was allowed at
+    that moment, and every copy is in one state that the journal accounts for.
+    """
+    world, stored = ReleaseWorld(), 0
+    for number, (what, how) in enumerate(steps):
+        before = len(world.hop.delivered)
+        if what == "hold":
+            world.hold(how, received_at=world.now - 1)
+            stored += 1
+        elif what == "say":
+            world.consents.states[path(how[0]).decode()] = how[1]
+        elif what == "order":
+            action, despite, told = how
+            order = world.order(action, name=f"o{number}", despite=despite)
+            world.orders.carry_out(order, HeldQuery(), told=told)
+        elif what == "decide":
+            world.decide(how)
+        elif what == "hop":
+            world.hop.final = how
+        elif what == "fail":
+            world.script.fail = {"hop.data": how} if how else {}
+            world.hop.arrives_in_doubt = True
+        elif what == "die":  # somebody claims, and is never heard of again
+            world.mail.claim(world.now, world.now + MINUTE, 10)
+        else:
+            world.pass_time(how)
+            world.deliver()
+        for mail, recipient, _ in world.hop.delivered[before:]:
+            state = world.consents.states.get(recipient.address)
+            decided = world.decisions.get("c1")
+            before_it = {row.copy.state for row in world.mail.rows.values() if row.copy.recipient == recipient}
+            as_service = decided and decided.decided is Decided.IS_SERVICE and ConsentState.OBJECTED in before_it
+            assert not mail.path or state is not ConsentState.OBJECTED or as_service
+    accounted_for(world, stored)
+
+
+def accounted_for(world: ReleaseWorld, stored: int) -> None:
+    """The journal tells of every copy that it is where it is, and the next hop has what was delivered."""
+    rows = world.mail.rows.values()
+    assert len(rows) == stored
+    told = Counter(str(line["event"]) for line in world.journal.events)
+    states = Counter(str(row.state) for row in rows)
+    for state, event in (("delivered", "released"), ("bounced", "bounced"), ("discarded", "discarded")):
+        assert states[state] == told[event]
+    assert states["expired"] == sum(line["recipients"] for line in world.journal.of(Event.EXPIRED))
+    assert not Counter(row.copy.recipient.path for row in rows if row.state == "delivered") - Counter(world.reached)
+    assert not world.reported
+    assert world.hop.idle
