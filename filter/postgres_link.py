@@ -32,7 +32,7 @@ LEAST_VERSION: Final = 140_000  # of the server: pg_terminate_backend waits from
 CONNECT_TIMEOUT: Final = 5  # seconds for each address
 SILENCE: Final = 15  # seconds without an answer of its machine after which a server is taken for gone
 FIRST_PAUSE: Final = 0.1  # seconds between tries to connect, doubled each time
-LONGEST_PAUSE: Final = 5.0
+LONGEST_PAUSE: Final = 1.0
 SESSION: Final = "consentry"
 TRIES: Final = 5  # of a transaction that others stood in the way of
 

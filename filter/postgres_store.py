@@ -10,6 +10,7 @@ is back, the lost session is ended and messages of that commit are removed, befo
 process ends before that, such a message may stay: its client has sent it again, so it may be held twice, never lost.
 """
 
+import math
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
@@ -21,7 +22,7 @@ from typing import Final
 from . import postgres_keys, postgres_rows
 from .flights import now
 from .held import CopyState
-from .hold_codec import CopyRecord, Packed, StoredMessage, pack
+from .hold_codec import CopyRecord, HoldDataError, Packed, StoredMessage, pack
 from .hold_queue import HoldQueue
 from .ports import HeldMessage, HoldUnavailableError, Known
 from .postgres_keys import Keys
@@ -32,6 +33,7 @@ from .sealing import Vault
 SETTLE_WINDOW: Final = 5 * 86_400_000  # milliseconds: as long as clients try again (RFC 5321 section 4.5.4.1)
 BLOCKED: Final = 1.0  # seconds without new mail after a failed write
 REST: Final = 1.0  # seconds from one look at what is due to the next, while nothing is written
+PATIENCE: Final = 5.0  # seconds that one batch may take before no new mail is accepted
 LIMIT: Final = 15.0  # seconds that one statement may take
 PRUNE_EVERY: Final = 600.0  # seconds
 PRUNE_ROWS: Final = 1000  # at a time
@@ -80,12 +82,15 @@ class PostgresHoldStore:
         *,
         vault: Vault,
         settle_window: int = SETTLE_WINDOW,
+        patience: float = PATIENCE,
         clock: Callable[[], int] = now,
     ) -> None:
         self._vault = vault
         self._settle_window = settle_window
         self._clock = clock
+        self._patience = patience
         self._blocked_until = 0.0  # monotonic seconds
+        self._since = math.inf  # of the batch that is being written
         self._prune_at = time.monotonic() + PRUNE_EVERY
         self._lots = Lots()
         self._doubts: dict[str, list[str]] = {}  # queue ids by session
@@ -107,8 +112,11 @@ class PostgresHoldStore:
         self._reader.close()
 
     def has_room(self, size: int) -> bool:  # noqa: ARG002 - the server's space is not ours to see
-        """Whether a message may be accepted: the server answered when it was last asked, or that is a second ago."""
-        return time.monotonic() >= self._blocked_until
+        """Whether a message may be accepted: the server answered when it was last asked, or that is a second ago; and
+        nobody waits for its answer for long.
+        """
+        moment = time.monotonic()
+        return moment >= self._blocked_until and moment - self._since < self._patience
 
     async def store(self, message: HeldMessage) -> None:
         """Keep the message; on return it is on the server's disk."""
@@ -157,17 +165,24 @@ class PostgresHoldStore:
 
     def _write(self, works: Sequence[Work]) -> Sequence[HoldUnavailableError | None]:
         """Write a batch in one transaction; if one job is at fault, each in its own, so that it fails alone."""
+        self._since = time.monotonic()
+        try:
+            return self._try(works)
+        finally:
+            self._since = math.inf
+
+    def _try(self, works: Sequence[Work]) -> Sequence[HoldUnavailableError | None]:
         try:
             self._settle_doubts()
             self._commit(works)
-        except HoldUnavailableError as error:
+        except (HoldUnavailableError, HoldDataError) as error:  # HoldDataError: newer code has changed the tables
             self._block()
             if isinstance(error, UnavailableError) and error.in_doubt:
                 self._doubts.setdefault(self._link.session, []).extend(_stored(works))
             return [HoldUnavailableError(str(error)) for _ in works]
         except Exception as error:  # noqa: BLE001 - whatever it is, its callers must be answered
             if len(works) > 1:
-                return [outcome for work in works for outcome in self._write([work])]
+                return [outcome for work in works for outcome in self._try([work])]
             refusal = HoldUnavailableError(f"held mail cannot be written: {type(error).__name__}: {reason(error)}")
             refusal.__cause__ = error
             return [refusal]

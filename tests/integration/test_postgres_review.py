@@ -1,16 +1,21 @@
 """Held mail in PostgreSQL keeps what every store of it promises (unit/test_held_mail.py), and what a fleet needs."""
 
 import asyncio
+import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from support.held import NOW, VAULT, held_copy, held_message
+from support.held_memory import MemoryHeldMail
 from support.held_postgres import PostgresBackend
 from support.postgres import PASSWORD, Cutting, Postgres, running
 from support.processes import wait_until
 from unit import test_held_mail as contract
+from unit import test_hold_review as model
 
 from filter.held import Action, By, CopyState, HeldQuery, Order, Outcome
 from filter.ports import HoldUnavailableError
@@ -24,12 +29,47 @@ postgres = pytest.fixture(scope="module")(running)
 globals().update({name: value for name, value in vars(contract).items() if name.startswith("test_")})
 
 
+@pytest.fixture(scope="module")
+def shared(postgres):
+    """A database that is emptied before each use."""
+    opened = PostgresBackend(postgres)
+    yield opened
+    opened.close()
+
+
 @pytest.fixture
 def backend(postgres):
     """An empty database."""
     opened = PostgresBackend(postgres)
     yield opened
     opened.close()
+
+
+@given(
+    st.lists(model.MESSAGES, max_size=5),
+    model.CHOICES,
+    st.lists(model.QUERIES, min_size=1, max_size=4),
+)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+def test_the_database_agrees_with_a_plain_model(shared, messages, choices, queries):
+    """Whatever is stored and done to it, lines and tallies are those of a model that looks at everything."""
+    with psycopg.connect(shared.server.url, password=PASSWORD) as connection:
+        connection.execute("TRUNCATE consentry.message, consentry.orders CASCADE")
+    named = [dataclasses.replace(message, queue_id=str(number)) for number, message in enumerate(messages)]
+    plain = MemoryHeldMail(*named)
+    shared.store(*named)
+    for mail in (plain, shared.mail):
+        mail.order(model.ORDER)
+        mail.order(model.DISCARD)
+    for what, choice in choices:
+        assert model._act(shared.mail, what, choice) == model._act(plain, what, choice)
+    for query in [model.EVERY, *queries]:
+        found = shared.mail.lines(query)
+        assert [line.place for line in found] == sorted(line.place for line in found)
+        assert sorted(map(model._known, found), key=str) == sorted(map(model._known, plain.lines(query)), key=str)
+        for by in By:
+            assert shared.mail.tally(query, by) == plain.tally(query, by)
+    assert shared.mail.waiting()[0] == plain.waiting()[0]
 
 
 # What only a fleet has.

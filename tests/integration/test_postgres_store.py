@@ -237,6 +237,26 @@ def test_a_killed_server_loses_nothing_it_acknowledged():
         assert all("127.0.0.1" in text and PASSWORD not in text for text in traffic.refused.values())
 
 
+def test_a_server_that_stands_still_gets_no_new_mail():
+    """Who waits goes on waiting, but nothing more is accepted; when the server goes on, all that waited is kept."""
+    with Postgres() as own:
+        server = Server(own.database(), lambda: PASSWORD)
+        with closing(PostgresHoldStore(server, vault=VAULT, patience=0.2)) as store:
+
+            async def store_while_frozen():
+                await store.store(held_message("one"))
+                own.freeze()
+                waiting = asyncio.create_task(store.store(held_message("two")))
+                await asyncio.to_thread(wait_until, lambda: not store.has_room(1), "no room")
+                assert not waiting.done()
+                own.freeze(frozen=False)
+                await waiting
+
+            asyncio.run(store_while_frozen())
+            assert store.has_room(1)
+        assert rows(server, QUEUE_IDS) == [("one",), ("two",)]
+
+
 def test_what_a_lost_commit_did_is_undone(postgres, server):
     """The way to the server is cut between commit and answer: the client hears that nothing is kept, and then nothing
     is, though the server had it.

@@ -93,6 +93,14 @@ class Postgres:
         self._process = None
         wait_until(lambda: not any(map(_alive, children)), "the end of every server process")
 
+    def freeze(self, *, frozen: bool = True) -> None:
+        """Have every process of the server stand still, and go on: it answers nobody, and connections stay open."""
+        assert self._process
+        number = signal.SIGSTOP if frozen else signal.SIGCONT
+        for pid in (self._process.pid, *_children(self._process.pid)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
     def database(self) -> str:
         """A new database of the role, which may do nothing outside of it; gives its URL, without the password."""
         name = f"test_{secrets.token_hex(6)}"
