@@ -16,7 +16,7 @@ from .errors import AddressError, ConsentDataError
 from .labels import Channel
 from .message import Message
 from .policy import Policy, Trouble, Verdict, decide
-from .stream import Stream, select
+from .stream import NOTHING_SAID, Said, Stream, select
 
 Fingerprint = Callable[[Message], str]  # the campaign of a message; empty if there is nothing to go by
 Decisions = Callable[[str], CampaignDecision | None]  # the last decision on a campaign, in force or not
@@ -81,15 +81,18 @@ class Decider:
     fingerprint: Fingerprint = no_campaign
     decisions: Decisions = no_decision
 
-    def decide(self, message: Message, mail_from: str | None, rcpt_tos: Sequence[str], at: int) -> Decision:
+    def decide(
+        self, message: Message, mail_from: str | None, rcpt_tos: Sequence[str], at: int, said: Said = NOTHING_SAID
+    ) -> Decision:
         """Judge a message for each recipient at an instant (epoch milliseconds).
 
         `mail_from` is the envelope sender: empty is the null sender of reports (RFC 5321 section 4.5.5), None says that
-        it is not known. Channels other than mail have no null sender.
+        it is not known. Channels other than mail have no null sender. `said` is for whom the message speaks, where
+        the door was told; what was not said is as the stream has it.
         """
         classification = self.classifier.classify(message)
         campaign, decided = self._campaign(message, at)
-        stream = select(self.streams, _domain(message.from_address), _domain(mail_from or ""))
+        stream = said.over(select(self.streams, _domain(message.from_address), _domain(mail_from or "")))
         scope = Scope(message.channel, stream.controller, stream.brand, stream.topic)
         report = message.channel is Channel.EMAIL and mail_from == ""
         stale = self._is_stale(at)

@@ -11,7 +11,7 @@ from typing import Final
 
 from .campaigns import CampaignDecision, CampaignLine
 from .decision import Decision, RecipientDecision
-from .envelope import Client, MailFrom
+from .envelope import Client
 from .policy import Reason, Trouble, Verdict
 
 Line = Mapping[str, object]
@@ -128,9 +128,9 @@ def message(
     queue_id: str,
     at: int,
     client: Client,
-    mail: MailFrom,
     judged: Decision | None,
     *,
+    null_sender: bool,
     size: int,
     recipients: int,
     key_id: str,
@@ -143,7 +143,7 @@ def message(
         "client": client.address,
         "tls": client.tls,
         "authenticated": bool(client.user),
-        "null_sender": not mail.path,
+        "null_sender": null_sender,
         "size": size,
         "recipients": recipients,
         "label": "",

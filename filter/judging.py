@@ -18,17 +18,20 @@ from .errors import AddressError
 from .events import Line
 from .facts import NO_FACTS, facts_of
 from .labels import Channel
-from .message import parse_message
+from .message import Message, parse_message
 from .metrics import Metrics
 from .policy import Disposition, Verdict, unscanned
 from .ports import HeldCopy, HeldMessage, Report
-from .stream import Mode
+from .stream import NOTHING_SAID, Mode, Said
 
 _DIED: Final = "died_judging"
 
 
 class Incoming(NamedTuple):
-    """A message as it arrived, complete."""
+    """A message as it arrived, complete. A door that takes other things than mail read it already (`message`).
+
+    `mail` is that of a null sender too where the door was not told who sends: then `sender_known` is False.
+    """
 
     queue_id: str
     at: int  # end of data, epoch milliseconds
@@ -36,6 +39,19 @@ class Incoming(NamedTuple):
     mail: MailFrom
     recipients: Sequence[RcptTo]  # those that the next hop took
     content: bytes
+    message: Message | None = None
+    said: Said = NOTHING_SAID
+    sender_known: bool = True
+
+    @property
+    def channel(self) -> Channel:
+        """How it reaches people."""
+        return Channel.EMAIL if self.message is None else self.message.channel
+
+    @property
+    def null_sender(self) -> bool:
+        """Whether it is a report, which has a null sender (RFC 5321 section 4.5.5)."""
+        return not self.mail.path and self.sender_known and self.channel is Channel.EMAIL
 
 
 class Copy(NamedTuple):
@@ -96,21 +112,22 @@ class Judge:
 
     def _decided(self, incoming: Incoming) -> Judged:
         addresses = [recipient.address for recipient in incoming.recipients]
-        decision = self._decider().decide(
-            parse_message(incoming.content), incoming.mail.address, addresses, incoming.at
-        )
+        message = incoming.message or parse_message(incoming.content)
+        sender = incoming.mail.address if incoming.sender_known else None
+        decision = self._decider().decide(message, sender, addresses, incoming.at, incoming.said)
         copies, lines = [], [self._message_line(incoming, decision)]
         for recipient, decided in zip(incoming.recipients, decision.recipients, strict=True):
-            subject = self._subject(recipient)
+            subject = self._subject(recipient, message.channel)
             copies.append(Copy(recipient, subject, decided.verdict))
             lines.append(events.decision(incoming.queue_id, incoming.at, subject, decided, decision))
         return Judged(decision, tuple(copies), tuple(lines))
 
     def _unscanned(self, incoming: Incoming, fault: str) -> Judged:
-        verdict = self._fallback(null_sender=not incoming.mail.path)
+        verdict = self._fallback(null_sender=incoming.null_sender)
         self._metrics.unscanned.inc()
         self._metrics.decided("", [verdict] * len(incoming.recipients))
-        copies = tuple([Copy(recipient, self._subject(recipient), verdict) for recipient in incoming.recipients])
+        channel = incoming.channel
+        copies = tuple([Copy(one, self._subject(one, channel), verdict) for one in incoming.recipients])
         queue_id, at = incoming.queue_id, incoming.at
         verdicts = [events.undecided(queue_id, at, copy.subject, verdict) for copy in copies]
         lines = (self._message_line(incoming, None), events.unscanned(queue_id, at, fault), *verdicts)
@@ -122,18 +139,18 @@ class Judge:
         monitored = all(stream.mode is Mode.MONITOR for stream in decider.streams)
         return unscanned(decider.policy, mode=Mode.MONITOR if monitored else Mode.ENFORCE, null_sender=null_sender)
 
-    def _subject(self, recipient: RcptTo) -> str:
+    def _subject(self, recipient: RcptTo, channel: Channel) -> str:
         try:
-            return self._subjects.subject(recipient.address, Channel.EMAIL).exact.hex()
+            return self._subjects.subject(recipient.address, channel).exact.hex()
         except (AddressError, UnicodeDecodeError):
             return ""
 
     def _message_line(self, incoming: Incoming, decision: Decision | None) -> Line:
-        queue_id, at, client, mail, recipients, content = incoming
         return events.message(
-            *(queue_id, at, client, mail, decision),
-            size=len(content),
-            recipients=len(recipients),
+            *(incoming.queue_id, incoming.at, incoming.client, decision),
+            null_sender=incoming.null_sender,
+            size=len(incoming.content),
+            recipients=len(incoming.recipients),
             key_id=self._subjects.key_id,
         )
 

@@ -61,7 +61,8 @@ class Sighting:
             _add(self.recipients, copy.verdict.disposition, 1)
         if judged.those(Disposition.HOLD):
             self.sample = incoming.queue_id
-        if classification.claimed and classification.disguised and incoming.mail.path:  # a report quotes what it likes
+        # A report quotes what it likes.
+        if classification.claimed and classification.disguised and not incoming.null_sender:
             self.disguised += len(judged.copies)
 
     def merge(self, later: "Sighting") -> None:

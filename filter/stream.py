@@ -1,11 +1,13 @@
 """Sender streams: which controller, brand and topic a message speaks for, and whether verdicts are enforced.
 
-A stream is found by where a message comes from, never by what it claims to be. Pure; never raises.
+A stream is found by where a message comes from, never by what it claims to be; a door that is told for whom a message
+speaks (`Said`) looks consent up there. Pure; never raises.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Final, NamedTuple
 
 
 class Mode(StrEnum):
@@ -45,6 +47,29 @@ class Stream:
     topic: str
     mode: Mode = Mode.ENFORCE
     match: Match = Match()
+
+
+class Said(NamedTuple):
+    """For whom a message was said to speak by whoever handed it in; empty where nothing was said."""
+
+    controller: str = ""
+    brand: str = ""
+    topic: str = ""
+
+    def over(self, stream: Stream) -> Stream:
+        """The stream with what was said in the place of its own; its mode stays."""
+        if self == NOTHING_SAID:
+            return stream
+        controller, brand, topic = self
+        return replace(
+            stream,
+            controller=controller or stream.controller,
+            brand=brand or stream.brand,
+            topic=topic or stream.topic,
+        )
+
+
+NOTHING_SAID: Final = Said()
 
 
 def select(streams: Sequence[Stream], from_domain: str, mail_from_domain: str) -> Stream:

@@ -11,7 +11,7 @@ from filter.labels import Channel, SegmentKind
 from filter.message import Message, Segment
 from filter.policy import Disposition, Policy, Reason, Trouble
 from filter.rules import compile_rules
-from filter.stream import Match, Mode, Stream
+from filter.stream import Match, Mode, Said, Stream
 from filter.weights import Weights
 
 from .test_policy import RULES
@@ -61,6 +61,15 @@ def test_each_recipient_has_a_verdict() -> None:
     scope = Scope("email", "bank", "bank", "offers")
     assert consents.asked == [("yes@x.example", scope, 77), ("no@x.example", scope, 77)]
     assert decision.scope == scope
+
+
+def test_consent_is_looked_up_where_the_message_was_said_to_speak_for() -> None:
+    """What a door was told takes the place of the stream's controller, brand and topic, and stands in the decision."""
+    consents = Consents()
+    said = Said(brand="shop", topic="letters")
+    decision = decider(consents).decide(PROMOTION, "b@bank.example", ["yes@x.example"], 77, said)
+    assert consents.asked == [("yes@x.example", Scope("email", "bank", "shop", "letters"), 77)]
+    assert (decision.stream.controller, decision.stream.brand, decision.stream.topic) == ("bank", "shop", "letters")
 
 
 def test_trouble_is_told_apart() -> None:

@@ -10,7 +10,7 @@ from filter.campaigns import CampaignDecision, CampaignLine, Decided
 from filter.classify import Classifier
 from filter.consent import ANY, Capture, ConsentAnswer, ConsentEvent, ConsentState, EventKind, Scope, UnknownBecause
 from filter.decision import Decider, Decision
-from filter.envelope import Client, MailFrom
+from filter.envelope import Client
 from filter.errors import AddressError
 from filter.events import FIELDS, Event, Outcome, campaign_alert, decision, message, process, undecided
 from filter.labels import Channel, SegmentKind, SegmentLabel
@@ -125,7 +125,7 @@ def test_judging_names_campaign_and_decision() -> None:
         "c0ffee", Decided.IS_SERVICE, "recall", "ann", 7, needs_second=True, approver="bob", approved_at=8
     )
     of = dataclasses.replace(decided("no"), campaign="c0ffee", decided=seconded)
-    about = message("Q", 1, Client("192.0.2.1"), MailFrom(b""), of, size=1, recipients=1, key_id="k")
+    about = message("Q", 1, Client("192.0.2.1"), of, null_sender=True, size=1, recipients=1, key_id="k")
     assert tuple(about) == FIELDS[Event.MESSAGE]
     assert about["campaign"] == "c0ffee"
     line = decision("Q", 1, "00", of.recipients[0], of)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from filter.stream import Match, Stream, select
+from filter.stream import Match, Mode, Said, Stream, select
 
 BANK = Stream("bank", "bank", "offers", match=Match(from_domain=frozenset({"bank.example"})))
 SHOP = Stream("shop", "shop", "offers", match=Match(mail_from=frozenset({"bulk.shop.example"})))
@@ -25,3 +25,10 @@ REST = Stream("group", "group", "general")
 def test_select(from_domain: str, mail_from_domain: str, expected: Stream) -> None:
     """Domains match with their subdomains and no others; the last stream takes the rest."""
     assert select([BANK, SHOP, REST], from_domain, mail_from_domain) is expected
+
+
+def test_what_was_said_takes_the_place_of_the_stream() -> None:
+    """What a door was told of a message counts, the rest is the stream's, and so is the mode in any case."""
+    stream = Stream("group", "group", "general", mode=Mode.MONITOR)
+    assert Said().over(stream) is stream
+    assert Said(controller="shop", topic="offers").over(stream) == Stream("shop", "group", "offers", mode=Mode.MONITOR)
