@@ -1,7 +1,8 @@
 """Delivers released copies: claims what is due, hands it to the next hop over several connections, records outcomes.
 
 Any number of these may run at once, in workers and in commands: a claim is a lease, so that each copy goes once; after
-a crash the lease ends, and the copy is tried again. An attempt begins only if it will have ended before its lease.
+a crash the lease ends, and the copy is tried again. An attempt begins only if it will have ended before its lease, by
+the clock of this machine: machines that share a store must agree on the time to within a few minutes.
 Outcomes are recorded in batches. When the next hop cannot be reached time after time, what is claimed goes back and
 nothing more is claimed for a while, so that a long queue is not worn out against a closed door.
 

@@ -516,3 +516,13 @@ def accounted_for(world: ReleaseWorld, stored: int) -> None:
     assert not Counter(row.copy.recipient.path for row in rows if row.state == "delivered") - Counter(world.reached)
     assert not world.reported
     assert world.hop.idle
+
+
+def test_a_clock_that_jumps_keeps_no_report_back(world: ReleaseWorld) -> None:
+    """A report that could not be sent once is not given up because a year passed at once."""
+    released(world, "ann")
+    world.hop.replies = {path("ann"): NEVER, b"bounce@shop.example": LATER}
+    world.deliver()
+    world.pass_time(365 * DAY)
+    world.deliver()
+    assert world.state("ann") is CopyState.RELEASED
