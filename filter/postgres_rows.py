@@ -114,10 +114,10 @@ def insert(connection: Connection, packed: Sequence[Packed], lots: Sequence[Sequ
     """Add messages with their copies. A queue id that is there already raises psycopg.IntegrityError."""
     with connection.pipeline():
         for one, numbers in zip(packed, lots, strict=True):
-            columns = zip(*(to_text(copy) for copy in one.copies), strict=True)
-            message = to_text(one.message)
-            copies = [list(numbers), *(list(column) for column in columns)]
-            connection.execute(_INSERT, (one.message.received_at, *message, *one.content, *copies))
+            rows = [to_text(copy) for copy in one.copies]
+            columns = [[row[at] for row in rows] for at in range(len(COPY_COLUMNS))]
+            message = (one.message.received_at, *to_text(one.message))
+            connection.execute(_INSERT, (*message, *one.content, list(numbers), *columns))
 
 
 def lock(connection: Connection, messages: Sequence[int]) -> None:

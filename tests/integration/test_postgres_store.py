@@ -74,6 +74,9 @@ def test_a_stored_message_comes_back(opens):
         assert store.get("one").message == message
         assert states(store, "one") == [CopyState.HELD] * 3
     assert other.get("two") is None
+    nobodys = dataclasses.replace(message, queue_id="two", copies=())
+    asyncio.run(one.store(nobodys))
+    assert other.get("two").message == nobodys
 
 
 def test_copies_change_as_their_message_does(held):
