@@ -36,7 +36,7 @@ _ATTEMPTS_IN_LEASE: Final = 2  # the message, and a report on it
 class ReleaseSettings:
     """`concurrent` transactions at once; `batch` copies and `octets` of content claimed at once, twice of which may be
     in memory. Times in seconds: `attempt` is the longest of a transaction (that of the `Sender`), `lease` of a claim;
-    `linger` gathers outcomes, `poll` is the pause when nothing is due, `pause` that when the next hop or the store
+    `linger` gathers outcomes, because each write keeps others of the store waiting; `poll` is the pause when nothing is due, `pause` that when the next hop or the store
     cannot be reached.
     """
 
@@ -45,7 +45,7 @@ class ReleaseSettings:
     octets: int = 64 << 20
     attempt: float = 300.0
     lease: float = 1200.0
-    linger: float = 0.05
+    linger: float = 0.2
     poll: float = 2.0
     pause: float = 30.0
 

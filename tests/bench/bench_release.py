@@ -1,22 +1,28 @@
 """Recipients a second that a bulk release delivers: order, claim, check of consent, delivery, recorded outcome.
 
-    bench_release.py [--recipients 20000] [--octets 4000] [--connections 20] [--store sqlite|none] [--dir DIR]
+    bench_release.py [--recipients 20000] [--octets 4000] [--connections 20] [--processes 1] [--store sqlite|none]
+        [--dir DIR]
 
 One copy a message, every recipient with a grant in a real consent index, the next hop is smtp-sink on this machine. The
 order and its delivery are timed, and both together; with `--store none` held mail is a list in memory, which shows what
-the rest costs. The directory should be on the disk that is to be measured.
+the rest costs. Several `--processes` deliver at once, as a relay and a command do. The directory should be on the disk
+that is to be measured.
 """
 
 import argparse
 import asyncio
 import gc
+import multiprocessing
+import os
 import random
 import sys
 import tempfile
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import replace
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -32,6 +38,7 @@ from support.release_process import KEYER, deliver, now
 
 from filter.consent import Capture, ConsentEvent, EventKind, Scope
 from filter.consent_store import ConsentStore, Entry
+from filter.events import Event
 from filter.evidence import Grade
 from filter.facts import facts_of
 from filter.held import Action, Claim, CopyState, HeldMail, HeldQuery, Order, Outcome, Place
@@ -114,6 +121,7 @@ def main() -> None:
     parser.add_argument("--recipients", type=int, default=20_000)
     parser.add_argument("--octets", type=int, default=4000)
     parser.add_argument("--connections", type=int, default=20)
+    parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--store", choices=("sqlite", "none"), default="sqlite")
     parser.add_argument("--dir", type=Path, default=None, help="where to put the stores (default: temporary)")
     options = parser.parse_args()
@@ -134,17 +142,50 @@ def main() -> None:
             settings = ReleaseSettings(concurrent=options.connections)
             gc.collect()
             gc.freeze()  # as workers do
-            wall, cpu = time.perf_counter(), time.process_time()
-            progress = uvloop.run(deliver(mail, index, journal, port, settings=settings))
-            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+            if options.processes > 1:
+                counts, wall, cpu = at_once(options.processes, directory, port, settings)
+            else:
+                wall, cpu = time.perf_counter(), time.process_time()
+                counts = uvloop.run(deliver(mail, index, journal, port, settings=settings)).counts
+                wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         finally:
             sink.stop()
     count = options.recipients
-    print(f"{count} recipients, {options.octets} octets each, {options.connections} connections: {progress.counts}")
+    print(f"{count} recipients, {options.octets} octets each, {options.connections} connections: {dict(counts)}")
     print(
         f"  delivery            {count / wall:8,.0f} recipients/s  {cpu / count * 1e6:6.0f} us of processor time each"
     )
     print(f"  order and delivery  {count / (wall + ordering):8,.0f} recipients/s  (order: {ordering:.2f} s)")
+
+
+def at_once(
+    processes: int, directory: Path, port: int, settings: ReleaseSettings
+) -> tuple[Counter[Event], float, float]:
+    """Deliver from several processes: what became of copies, seconds, and seconds of processor time."""
+    context = multiprocessing.get_context("spawn")
+    ready, results = context.Barrier(processes + 1), context.Queue()
+    several = [
+        context.Process(target=one_of_several, args=(directory, port, settings, ready, results), daemon=True)
+        for _ in range(processes)
+    ]
+    for one in several:
+        one.start()
+    ready.wait()
+    started = time.perf_counter()
+    found = [results.get() for _ in several]
+    wall = time.perf_counter() - started
+    return sum((counts for counts, _ in found), Counter()), wall, sum(cpu for _, cpu in found)
+
+
+def one_of_several(directory: Path, port: int, settings: ReleaseSettings, ready: Barrier, results: Queue) -> None:
+    """Deliver in a process of its own."""
+    mail, index = HeldReview(directory / "hold", VAULT), ConsentStore(directory / "consent", KEYER)
+    journal = FileJournal(directory / "journal", str(os.getpid()), now, sync_every=1.0, on_failure=lambda: None)
+    journal.start()
+    ready.wait()
+    cpu = time.process_time()
+    counts = uvloop.run(deliver(mail, index, journal, port, settings=settings)).counts
+    results.put((counts, time.process_time() - cpu))
 
 
 def prepared(kind: str, directory: Path, held: Sequence[HeldMessage], journal: FileJournal) -> tuple[HeldMail, float]:
