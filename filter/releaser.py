@@ -36,8 +36,8 @@ _ATTEMPTS_IN_LEASE: Final = 2  # the message, and a report on it
 class ReleaseSettings:
     """`concurrent` transactions at once; `batch` copies and `octets` of content claimed at once, twice of which may be
     in memory. Times in seconds: `attempt` is the longest of a transaction (that of the `Sender`), `lease` of a claim;
-    `linger` gathers outcomes, because each write keeps others of the store waiting; `poll` is the pause when nothing is due, `pause` that when the next hop or the store
-    cannot be reached.
+    `linger` gathers outcomes, as each write keeps others of the store waiting; `poll` is the pause when nothing is due,
+    `pause` that when the next hop or the store cannot be reached.
     """
 
     concurrent: int = 20
