@@ -68,6 +68,7 @@ STORES = (
     "master_keys",
     "rule_files",
     "consent_codec",
+    "consent_events",
     "consent_rulings",
     "consent_index",
     "consent_build",
