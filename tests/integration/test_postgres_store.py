@@ -25,6 +25,9 @@ from filter.postgres_store import PostgresHoldStore
 pytestmark = pytest.mark.integration
 
 TABLES = ("message", "content", "copy", "lot", "message_key")
+SESSIONS = (
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name ~ '^consentry '"
+)
 QUEUE_IDS = "SELECT queue_id FROM consentry.message ORDER BY id"
 KEY, OTHER_KEY = bytes(range(16)), bytes(range(1, 17))
 postgres = pytest.fixture(scope="module")(running)
@@ -275,6 +278,7 @@ def test_what_a_lost_commit_did_is_undone(postgres, server):
             assert rows(server, QUEUE_IDS) == [("one",), ("two",)]
             asyncio.run(store.store(held_message("three")))
             assert rows(server, QUEUE_IDS) == [("one",), ("three",)]
+            assert rows(server, SESSIONS) == [(2,)], "the lost session is left"
 
 
 # The database: whose it is, and what is in it.

@@ -190,20 +190,20 @@ class Postgres:
 
 
 class Cutting:
-    """A way to a server that is cut once, when `cut`: after a commit, before its answer comes through.
-
-    `url` gives the URL that goes this way.
+    """A way to a server that is cut once, when `cut`: after a commit, before its answer comes through. The server does
+    not notice: its end stays open until the end of `with`.
     """
 
     def __init__(self, to_port: int) -> None:
         self.cut, self._to_port = False, to_port
+        self._over = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self._threads = [threading.Thread(target=self._accept)]
         self._threads[0].start()
 
     def url(self, url: str) -> str:
-        """That of the server by this way."""
+        """The URL of the server, by this way."""
         return url.replace(f":{self._to_port}/", f":{self.port}/")
 
     def _accept(self) -> None:
@@ -214,31 +214,41 @@ class Cutting:
                 self._threads[-1].start()
 
     def _both(self, near: socket.socket) -> None:
-        with near, socket.create_connection(("127.0.0.1", self._to_port), timeout=10) as far:
-            back = threading.Thread(target=self._copy, args=(far, near, b"COMMIT\0"))
-            back.start()
-            self._copy(near, far, None)
-            back.join()
+        with near, socket.create_connection(("127.0.0.1", self._to_port), timeout=60) as far:
+            there = threading.Thread(target=self._pass_on, args=(near, far))
+            there.start()
+            if self._pass_on(far, near, b"COMMIT\0"):
+                _end(near)
+                there.join()
+                self._over.wait()
+            _end(near)
+            _end(far)
+            there.join()
 
-    def _copy(self, one: socket.socket, other: socket.socket, end: bytes | None) -> None:
+    def _pass_on(self, one: socket.socket, other: socket.socket, end: bytes = b"") -> bool:
+        """Pass on what comes until nothing comes any more; whether it ended because it was to be cut."""
         with contextlib.suppress(OSError):
             while octets := one.recv(65536):
                 if self.cut and end and end in octets:
                     self.cut = False
-                    break
+                    return True
                 other.sendall(octets)
-        for side in (one, other):
-            with contextlib.suppress(OSError):
-                side.shutdown(socket.SHUT_RDWR)
+        return False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
+        self._over.set()
+        _end(self._listener)
         self._listener.close()
         for thread in self._threads:
             thread.join()
+
+
+def _end(side: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        side.shutdown(socket.SHUT_RDWR)
 
 
 def running() -> Iterator[Postgres]:
