@@ -68,7 +68,8 @@ CREATE TABLE decision (
     approver TEXT NOT NULL,
     approved_at INTEGER NOT NULL,
     withdrawn_at INTEGER NOT NULL,
-    withdrawn_by TEXT NOT NULL
+    withdrawn_by TEXT NOT NULL,
+    evidence TEXT NOT NULL
 ) STRICT;
 CREATE INDEX decision_campaign ON decision (campaign, id);
 CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;

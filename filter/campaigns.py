@@ -7,7 +7,10 @@ epoch milliseconds, campaigns hex (`campaign.fingerprint`). Pure; raises nothing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
+
+ANY_EVIDENCE: Final = "*"
+"""Whatever evidence there is."""
 
 
 class Decided(StrEnum):
@@ -20,6 +23,9 @@ class Decided(StrEnum):
 class CampaignDecision(NamedTuple):
     """A reviewer's word on a campaign. One that needs a second approver (`needs_second`) waits until there is one, who
     is not the author; until then an earlier one stands.
+
+    `evidence` names the rules that had found promotion in the campaign when it was decided. That it is service covers
+    no more than those: a fingerprint leaves out much of a text, and what nobody saw nobody decided.
     """
 
     campaign: str
@@ -33,11 +39,18 @@ class CampaignDecision(NamedTuple):
     approved_at: int = 0
     withdrawn_at: int = 0
     withdrawn_by: str = ""
+    evidence: str = ANY_EVIDENCE  # ids of rules, a space between two
 
     @property
     def waits(self) -> bool:
         """Whether a second approver is missing."""
         return self.needs_second and not self.approver
+
+    def covers(self, rules: Iterable[str]) -> bool:
+        """Whether it was made in sight of what these rules find: promotion, in a message of the campaign."""
+        if self.decided is Decided.IS_MARKETING or self.evidence == ANY_EVIDENCE:
+            return True
+        return set(rules).issubset(self.evidence.split())
 
     def in_force(self, at: int) -> bool:
         """Whether it counts at that time."""

@@ -143,7 +143,8 @@ def decide(
 ) -> None:
     """Decide what a campaign is: all workers apply it to later copies within a second.
 
-    is_service lets its copies through as service mail, to objectors as well; is_marketing has them judged as marketing.
+    is_service lets its copies through as service mail, to objectors as well, as long as the rules find no other
+    promotion in them than in those held so far; is_marketing has them judged as marketing.
     """
     if apply_to_held and decided is not Decided.IS_SERVICE:
         raise InputError("--apply-to-held releases copies, which is_marketing never does: they stay held")
@@ -152,6 +153,7 @@ def decide(
     with review_stores(settings) as stores:
         name = campaign_name(campaign, stores.held, stores.ledger)
         held = sum(one.copies for one in stores.held.tally(HeldQuery(campaign=name), By.STATE))
+        seen = stores.held.tally(HeldQuery(campaign=name, states=frozenset()), By.RULE)
         bound = settings.campaign.second_approver_from
         decision = CampaignDecision(
             campaign=name,
@@ -161,6 +163,7 @@ def decide(
             at=at,
             expires_at=at + milliseconds("--expires", expires) if expires else 0,
             needs_second=bool(bound) and held >= bound,
+            evidence=" ".join(sorted(one.value for one in seen)),
         )
         stores.ledger.decide(decision)
         placed = _apply(settings, stores, decision, yes=yes, no_wait=no_wait) if apply_to_held else None

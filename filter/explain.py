@@ -15,7 +15,7 @@ from rich.rule import Rule as Line
 from rich.table import Table
 from rich.text import Text
 
-from .campaigns import CampaignDecision, Decided
+from .campaigns import ANY_EVIDENCE, CampaignDecision, Decided
 from .classify import Classification, Evidence, JudgedSegment
 from .consent import (
     ANY,
@@ -34,7 +34,7 @@ from .display import visible
 from .labels import Label, SegmentLabel
 from .law import LawRule, cited
 from .message import DefectCode
-from .policy import Disposition, Reason, Trouble
+from .policy import Disposition, Reason, Trouble, covers
 from .stream import Mode
 
 MEANING: Final = {
@@ -99,6 +99,7 @@ BECAUSE: Final = {
     Reason.UNSCANNED: "a fault kept the message from being judged",
     Reason.DECIDED_SERVICE: "a reviewer decided that this campaign is service",
     Reason.DECIDED_MARKETING: "a reviewer decided that this campaign is marketing",
+    Reason.DECISION_OUTGROWN: "a reviewer decided on this campaign, but had not seen what is promoted here",
 }
 _UNKNOWN: Final = {
     UnknownBecause.NO_RECORD: "there is no record for this organisation, channel and topic",
@@ -258,8 +259,11 @@ def _campaign(decision: Decision) -> Iterable[RenderableType]:
     if decision.campaign:
         yield Text(f"Campaign {decision.campaign}", style="dim")
     if decided := decision.decided:
-        acts = "service, whatever its content" if decided.decided is Decided.IS_SERVICE else "marketing"
-        yield Text.assemble("A reviewer decided: its messages are treated as ", (acts, "bold yellow"), ".")
+        if covers(decided, decision.classification):
+            acts = "service, whatever its content" if decided.decided is Decided.IS_SERVICE else "marketing"
+            yield Text.assemble("A reviewer decided: its messages are treated as ", (acts, "bold yellow"), ".")
+        else:
+            yield Text("A reviewer decided on it, but had not seen what is promoted here: that does not count.")
         yield Padding(decided_line(decided), (0, 0, 0, 4))
 
 
@@ -273,6 +277,8 @@ def decided_line(decision: CampaignDecision) -> Text:
     if decision.withdrawn_at:
         parts.append(f"withdrawn by {decision.withdrawn_by}, {moment(decision.withdrawn_at)}")
     parts.append(f"until {moment(decision.expires_at)}" if decision.expires_at else "until it is withdrawn")
+    if decision.decided is Decided.IS_SERVICE and decision.evidence != ANY_EVIDENCE:
+        parts.append(f"in sight of what these rules find: {decision.evidence or 'none'}")
     return visible("; ".join(parts))
 
 

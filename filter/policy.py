@@ -52,6 +52,7 @@ class Reason(StrEnum):
     UNSCANNED = "unscanned"
     DECIDED_SERVICE = "decided_service"
     DECIDED_MARKETING = "decided_marketing"
+    DECISION_OUTGROWN = "decision_outgrown"
 
 
 class Trouble(StrEnum):
@@ -146,14 +147,21 @@ def decide(
     null_sender: bool = False,
     decision: CampaignDecision | None = None,
 ) -> Verdict:
-    """The verdict on one recipient's copy of a classified message; a `decision` on its campaign is one in force."""
+    """The verdict on one recipient's copy of a classified message; a `decision` on its campaign is one in force.
+
+    A decision that does not cover what was found now counts for nothing, and is noted.
+    """
     state = _U if isinstance(consent, Trouble) else consent.state
+    outgrown = decision is not None and not covers(decision, judged)
+    decision = None if outgrown else decision
     would, reason = _enforced(judged, consent, policy, null_sender=null_sender, decided=decision)
-    notes: tuple[Reason, ...] = ()
+    notes: tuple[Reason, ...] = (Reason.DECISION_OUTGROWN,) if outgrown else ()
     if judged.disguised and not (decision and decision.decided is Decided.IS_SERVICE):
         # The mismatch is the graver finding: it leads wherever the copy is not relayed.
         reason, notes = (
-            (Reason.DISGUISED_MARKETING, (reason,)) if would is not _RELAY else (reason, (Reason.DISGUISED_MARKETING,))
+            (Reason.DISGUISED_MARKETING, (reason, *notes))
+            if would is not _RELAY
+            else (reason, (Reason.DISGUISED_MARKETING, *notes))
         )
     if decision:
         undecided, _ = _enforced(judged, consent, policy, null_sender=null_sender)
@@ -161,6 +169,11 @@ def decide(
         reason, notes = (reason, (*notes, word)) if would is undecided else (word, (reason, *notes))
     done = would if mode is Mode.ENFORCE else _RELAY
     return Verdict(done, would, reason, state, notes, judged.decisive_rules)
+
+
+def covers(decision: CampaignDecision, judged: Classification | Facts) -> bool:
+    """Whether a decision on a campaign was made in sight of what is found in this message of it."""
+    return not judged.label.promotional or decision.covers(judged.decisive_rules)
 
 
 def unscanned(policy: Policy, *, mode: Mode = Mode.ENFORCE, null_sender: bool = False) -> Verdict:

@@ -153,7 +153,8 @@ CREATE TABLE decision (
     approver text NOT NULL,
     approved_at bigint NOT NULL,
     withdrawn_at bigint NOT NULL,
-    withdrawn_by text NOT NULL
+    withdrawn_by text NOT NULL,
+    evidence text NOT NULL
 );
 CREATE INDEX decision_by_campaign ON decision (campaign, id);
 CREATE TABLE counter (name text PRIMARY KEY, value bigint NOT NULL);

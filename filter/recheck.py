@@ -25,7 +25,7 @@ from .errors import AddressError, ConsentDataError, InputError
 from .facts import Facts, facts_of
 from .labels import Channel, Label
 from .message import parse_message
-from .policy import Disposition, Policy, Reason, Trouble, decide, unscanned
+from .policy import Disposition, Policy, Reason, Trouble, covers, decide, unscanned
 from .ports import HeldCopy, HeldMessage
 
 OBJECTED_MEANWHILE: Final = "objected_meanwhile"
@@ -67,7 +67,10 @@ def recheck(
         return Rechecked(True, Reason.NULL_SENDER)
     state = None if isinstance(consent, Trouble) else consent.state
     objects = _objects(copy, consent)
-    stop = _stop(copy, consent, objects=objects, service=bool(decision and decision.decided is Decided.IS_SERVICE))
+    service = decision is not None and decision.decided is Decided.IS_SERVICE
+    if decision and facts and not covers(decision, facts):
+        service = False
+    stop = _stop(copy, consent, objects=objects, service=service)
     if stop:
         return Rechecked(False, stop, state=state)
     judged = facts or (_DECIDED[decision.decided] if decision else None)

@@ -115,6 +115,16 @@ def test_a_decision_that_cannot_be_meant_is_refused(mail: Reviewed, arguments: t
     assert decisions(mail) == []
 
 
+def test_a_decision_names_the_evidence_it_was_made_on(mail: Reviewed) -> None:
+    """What the rules had found in the campaign's held copies, whatever became of them; no more is covered."""
+    rules = {one["value"] for one in mail.documents("held", "stats", "--by", "rule", "--campaign", CAMPAIGN)}
+    assert mail.run("campaign", "decide", CAMPAIGN, "is_service", "--why", "a recall").exit_code == 0
+    (decided,) = decisions(mail)
+    assert set(decided.evidence.split()) == rules
+    assert decided.covers(rules)
+    assert not decided.covers([*rules, "another-rule"])
+
+
 def test_big_campaigns_take_two_people(mail: Reviewed) -> None:
     """A decision on many held copies waits until somebody other than its author approves it."""
     result = mail.run("campaign", "decide", "ab", "is_service", "--why", "x", "--author", "dora", "--apply-to-held")

@@ -232,6 +232,23 @@ def test_decided_service_is_in_no_doubt(defect: DefectCode) -> None:
     assert (verdict.disposition, verdict.reason) == (RELAY, Reason.DECIDED_SERVICE)
 
 
+def test_decided_service_covers_what_the_reviewer_saw() -> None:
+    """Promotion that other rules find than those it was decided on is held as ever, and the verdict says why."""
+    found, refused = judged("promotion"), answer(ConsentState.OBJECTED)
+    (rule,) = found.decisive_rules
+    seen = decide(found, refused, POLICY, decision=IS_SERVICE._replace(evidence=f"another {rule}"))
+    assert (seen.disposition, seen.reason) == (RELAY, Reason.DECIDED_SERVICE)
+    unseen = decide(found, refused, POLICY, decision=IS_SERVICE._replace(evidence="another"))
+    assert (unseen.disposition, unseen.reason, unseen.notes) == (
+        *(HOLD, Reason.OBJECTED),
+        (Reason.DECISION_OUTGROWN,),
+    )
+    harmless = decide(judged("service"), refused, POLICY, decision=IS_SERVICE._replace(evidence=""))
+    assert Reason.DECISION_OUTGROWN not in harmless.notes
+    marketing = decide(found, refused, POLICY, decision=IS_MARKETING._replace(evidence=""))
+    assert Reason.DECISION_OUTGROWN not in marketing.notes
+
+
 @pytest.mark.parametrize("decision", [IS_SERVICE, IS_MARKETING])
 def test_no_decision_goes_before_blocks_and_reports(decision: CampaignDecision) -> None:
     """A block holds whatever was decided, and a null sender's report passes."""
