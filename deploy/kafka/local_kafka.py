@@ -61,6 +61,7 @@ class Install:
         shared = [f"-XX:SharedArchiveFile={archive}"] if archive.exists() else []
         return [
             *(self.java, *options, *shared, "-Xlog:disable", "-Xlog:all=error:stderr"),
+            "-Djava.net.preferIPv4Stack=true",  # what listens on 127.0.0.1 is then seen to do so
             f"-Dlog4j2.configurationFile={HERE / 'log4j2.properties'}",
             *("-cp", os.pathsep.join(map(str, sorted(self.jars.glob("*.jar"))))),
             *(program, *map(str, arguments)),
@@ -172,7 +173,8 @@ def prepare(
     `settings` go over those of server.properties and over what is worked out here; `storage` are further arguments for
     formatting, such as `--add-scram`.
     """
-    cluster = base64.urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")
+    name = bytes([secrets.randbelow(128)]) + secrets.token_bytes(15)  # below 128: a name must not begin with a hyphen
+    cluster = base64.urlsafe_b64encode(name).decode().rstrip("=")
     formatting = []
     for node in nodes:
         node.home.mkdir(parents=True)
@@ -358,12 +360,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--brokers", type=int, choices=(1, 3), default=1)
     parser.add_argument("--port", type=int, default=9092, help="of the first broker; the others follow")
     parser.add_argument("--remove", action="store_true", help="stop: remove the data")
+    parser.add_argument("--after-input", action="store_true", help="stop: when standard input has ended")
     given = parser.parse_args(arguments)
     try:
         if given.what == "start":
             sys.stderr.write("Starting Apache Kafka …\n")
             sys.stdout.write(start(given.home, given.brokers, given.port, given.cache) + "\n")
         elif given.what == "stop":
+            if given.after_input:
+                sys.stdin.buffer.read()
             sys.stderr.write(f"Stopped {stop(given.home, remove=given.remove)} broker(s)\n")
         else:
             sys.stdout.write(f"{install(given.cache).jars}\n")
