@@ -14,8 +14,8 @@ from .policy import Reason
 
 EVERY_REASON: Final = "*"
 DEFAULT_RETENTION: Final = timedelta(days=30)
-_NEVER_HELD: Final = Reason.NULL_SENDER
-_HELD_REASON: Final = word(*[reason for reason in Reason if reason is not _NEVER_HELD], EVERY_REASON)
+_NEVER_HELD: Final = frozenset({Reason.NULL_SENDER, Reason.DECISION_OUTGROWN})  # the second is a note only
+_HELD_REASON: Final = word(*[reason for reason in Reason if reason not in _NEVER_HELD], EVERY_REASON)
 _MAX_COPIES: Final = 1_000_000_000
 
 
