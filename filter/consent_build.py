@@ -90,7 +90,7 @@ class Runs:
             records.clear()
 
 
-def add_in_place(index: ConsentIndex, runs: Runs, received_at: int, batch: dict[str, Any]) -> Tally:
+def add_in_place(index: ConsentIndex, runs: Runs, received_at: int, batch: dict[str, Any] | None) -> Tally:
     """Add all runs to `index` in one transaction."""
 
     def work(txn: Any) -> Tally:
@@ -105,7 +105,7 @@ def add_in_place(index: ConsentIndex, runs: Runs, received_at: int, batch: dict[
     return index.write(work)
 
 
-def build(new: ConsentIndex, old: ConsentIndex, runs: Runs, received_at: int, batch: dict[str, Any]) -> Tally:
+def build(new: ConsentIndex, old: ConsentIndex, runs: Runs, received_at: int, batch: dict[str, Any] | None) -> Tally:
     """Fill the empty index `new` with everything in `old` and all runs."""
     snapshot = old.begin()
     old.load_templates(snapshot)
@@ -116,10 +116,7 @@ def build(new: ConsentIndex, old: ConsentIndex, runs: Runs, received_at: int, ba
         for number in range(len(old.templates)):
             new.templates.number(old.templates[number])
         numbers.update(_numbers(new, runs))
-        for name in ("figures", "sources", "as_of", "batches"):
-            kept = old.get_meta(snapshot, name, None)
-            if kept is not None:
-                new.put_meta(txn, name, kept)
+        new.copy_meta(txn, old, snapshot)
 
     new.write(begin)
     for bucket in range(BUCKETS):

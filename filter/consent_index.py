@@ -159,6 +159,26 @@ class ConsentIndex:
         """Replace a meta value."""
         txn.put(name.encode(), orjson.dumps(value), db=self._meta)
 
+    def copy_meta(self, txn: Any, other: "ConsentIndex", snapshot: Any) -> None:
+        """Take over every meta value of another index, as of a read transaction on it."""
+        for name, stored in snapshot.cursor(other._meta):  # noqa: SLF001 - one of us
+            txn.put(name, stored, db=self._meta)
+
+    def marked(self, txn: Any, prefix: str) -> dict[str, Any]:
+        """The meta values whose names begin with `prefix`, by the rest of their names."""
+        cursor, first = txn.cursor(self._meta), prefix.encode()
+        found: dict[str, Any] = {}
+        if cursor.set_range(first):
+            for name, stored in cursor:
+                if not name.startswith(first):
+                    break
+                found[name[len(first) :].decode()] = orjson.loads(stored)
+        return found
+
+    def drop_meta(self, txn: Any, name: str) -> None:
+        """Remove a meta value, if there is one."""
+        txn.delete(name.encode(), db=self._meta)
+
     def append(self, txn: Any, items: Iterable[tuple[bytes, bytes]]) -> None:
         """Add values in key order, beyond the last key there is: fills pages completely."""
         txn.cursor(self._records).putmulti(items, append=True)
@@ -211,6 +231,36 @@ class ConsentIndex:
         value = self.merge(old, records, tally)
         if value != old:
             txn.put(key, value)
+
+    def remove(self, txn: Any, key: bytes, gone: Callable[[ConsentEvent], bool]) -> int:
+        """Forget the records of a subject that `gone` picks, within `write`; how many there were."""
+        value = txn.get(key)
+        if value is None:
+            return 0
+        kept, removed = b"", []
+        for template, start, end in self.templates.spans(value):
+            _, event = template.decode(value, start, end, key)
+            if gone(event):
+                removed.append(event)
+            else:
+                kept += value[start:end]
+        if removed:
+            txn.put(key, kept + check(kept)) if kept else txn.delete(key)
+            self._take_from_figures(txn, removed, emptied=not kept)
+        return len(removed)
+
+    def _take_from_figures(self, txn: Any, removed: list[ConsentEvent], *, emptied: bool) -> None:
+        figures = self.get_meta(txn, "figures", {"subjects": 0, "records": 0, "kinds": {}})
+        sources = self.get_meta(txn, "sources", {})
+        figures["subjects"] -= emptied
+        figures["records"] -= len(removed)
+        for event in removed:
+            kind, source = str(event.kind), event.capture.source
+            figures["kinds"][kind] = figures["kinds"].get(kind, 0) - 1
+            if source in sources:
+                sources[source]["records"] -= 1
+        self.put_meta(txn, "figures", figures)
+        self.put_meta(txn, "sources", sources)
 
     def add_figures(self, txn: Any, tally: Tally, received_at: int, batch: dict[str, Any] | None = None) -> None:
         """Bring the figures in `meta` up to date with a write; `batch` describes an import.

@@ -15,14 +15,14 @@ Raises `ConsentDataError` when the index is missing, damaged, of another schema 
 import fcntl
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from time import monotonic
 from types import MappingProxyType, TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self, TypeVar
 
 import lmdb
 
@@ -37,6 +37,8 @@ from .labels import Channel
 
 REFRESH_EVERY: Final = 1.0  # seconds between looks at CURRENT
 REBUILD_FROM: Final = 50_000  # records; smaller loads are one transaction
+
+_T = TypeVar("_T")
 
 _INDEX_NAME: Final = re.compile(r"index-[0-9]{6,9}\.lmdb").fullmatch
 _UNREADABLE: Final = (OSError, ValueError, lmdb.Error)  # UnicodeError and bad JSON are ValueErrors
@@ -228,10 +230,21 @@ class ConsentStore:
         with self._writing() as index:
             index.write(lambda txn: index.put_meta(txn, "as_of", max(at, index.get_meta(txn, "as_of", 0))))
 
-    def load(self, runs: Runs, received_at: int, batch: dict[str, Any]) -> Applied:
+    def read(self, work: Callable[[ConsentIndex, Any], _T]) -> _T:
+        """What `work` reads in a transaction on the index in use."""
+        with self._reading():
+            index = self._look()
+            return work(index, index.begin())
+
+    def write(self, work: Callable[[ConsentIndex, Any], _T]) -> _T:
+        """Run `work` in a write transaction, all of it or nothing; it may be run again, with another transaction."""
+        with self._writing() as index:
+            return index.write(lambda txn: work(index, txn))
+
+    def load(self, runs: Runs, received_at: int, batch: dict[str, Any] | None) -> Applied:
         """Add everything in `runs`, all or nothing; a load that is large beside what is there builds a new file.
 
-        The data is as fresh as `received_at` if any record is new.
+        The data of a `batch`, which describes an import, is as fresh as `received_at` if any record is new.
         """
         with self._writing() as index:
             here = index.get_meta(index.begin(), "figures", {"subjects": 0})["subjects"]
@@ -241,7 +254,7 @@ class ConsentStore:
                 tally = add_in_place(index, runs, received_at, batch)
         return Applied(tally.added, tally.duplicates, tally.new_subjects)
 
-    def _rebuild(self, old: ConsentIndex, runs: Runs, received_at: int, batch: dict[str, Any]) -> Tally:
+    def _rebuild(self, old: ConsentIndex, runs: Runs, received_at: int, batch: dict[str, Any] | None) -> Tally:
         path = self.directory / _file_name(_file_number(old.path) + 1)
         _remove(path)  # left by a build that was cut short
         try:

@@ -1,7 +1,8 @@
 """The consent index as the relay sees it: opened when it is there, looked for again while it is not.
 
 A relay starts without consent data; until the first import every look-up fails, which the policy answers with
-`on_consent_unavailable`. An index that appears, or is repaired, is in use within a second, without a restart.
+`on_consent_unavailable`. An index that appears, or is repaired, is in use within a second, without a restart. One that
+follows a topic (`consent_feed`) fails as well until it holds what the topic held when the program started.
 Raises `ConsentDataError` and `AddressError` as `ConsentStore` does, nothing else. For one thread.
 """
 
@@ -10,17 +11,27 @@ from time import monotonic
 from typing import Final
 
 from .consent import ConsentAnswer, Scope
+from .consent_feed import state_of
 from .consent_store import ConsentStore
 from .errors import ConsentDataError
 
 RETRY_EVERY: Final = 1.0  # seconds between attempts to open
+FEED_EVERY: Final = 0.5  # seconds between looks whether the feed is complete
 
 
 class LateConsent:
-    """A `ConsentView` over an index that may not be there yet; `opener` opens it or raises ConsentDataError."""
+    """A `ConsentView` over an index that may not be there yet; `opener` opens it or raises ConsentDataError.
 
-    def __init__(self, opener: Callable[[], ConsentStore], *, clock: Callable[[], float] = monotonic) -> None:
+    `topic` is what it follows; empty for an index that is filled by imports.
+    """
+
+    def __init__(
+        self, opener: Callable[[], ConsentStore], *, topic: str = "", clock: Callable[[], float] = monotonic
+    ) -> None:
         self._opener = opener
+        self._topic = topic
+        self._complete = False
+        self._look_at = float("-inf")
         self._clock = clock
         self._store: ConsentStore | None = None
         self._retry_at = float("-inf")
@@ -28,7 +39,10 @@ class LateConsent:
 
     def lookup(self, address: str, scope: Scope, at: int) -> ConsentAnswer:
         """The consent of `address` in a scope at an instant (epoch milliseconds)."""
-        return self._opened().lookup(address, scope, at)
+        store = self._opened()
+        if self._topic and not self._is_complete(store):
+            raise ConsentDataError(f"the consent index has not read all of the topic {self._topic} yet")
+        return store.lookup(address, scope, at)
 
     def stale(self, at: int) -> bool:
         """Whether the data is older than the configured bound."""
@@ -55,6 +69,13 @@ class LateConsent:
         if self._store is not None:
             self._store.close()
             self._store = None
+
+    def _is_complete(self, store: ConsentStore) -> bool:
+        if self._clock() >= self._look_at:
+            state = state_of(store)
+            self._complete = state.complete and state.topic == self._topic
+            self._look_at = self._clock() + FEED_EVERY  # only now: after a failure every look-up looks again
+        return self._complete
 
     def _opened(self) -> ConsentStore:
         if self._store is not None:
