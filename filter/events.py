@@ -46,6 +46,7 @@ class Event(StrEnum):
     EXPIRED = "expired"  # held copies, after their time
     ERASED = "erased"  # somebody had held copies, in any state, erased
     REPORT_SENT = "report_sent"  # the next hop took a report to the sender on copies that were not delivered
+    DEAD_LETTER = "dead_letter"  # a record from Kafka that could not be judged
     STARTED = "started"  # a worker
     STOPPED = "stopped"  # a worker
 
@@ -73,6 +74,7 @@ class Outcome(StrEnum):
     IN_DOUBT = "in_doubt"
     TIMEOUT = "timeout"
     FAULT = "fault"  # ours
+    ABORTED = "aborted"  # the transaction that it was part of; it is read from Kafka again
 
 
 _ABOUT: Final = ("queue_id", "event", "at")
@@ -111,6 +113,7 @@ FIELDS: Final[Mapping[Event, tuple[str, ...]]] = {
     Event.EXPIRED: (*_COPIES, "order", "told"),
     Event.ERASED: (*_COPIES, "author"),
     Event.REPORT_SENT: (*_COPIES, "order", "code"),
+    Event.DEAD_LETTER: (*_ABOUT, "error", "input", "partition", "offset"),
     Event.STARTED: (*_ABOUT, "worker", "version", "ruleset"),
     Event.STOPPED: (*_ABOUT, "worker", "version", "ruleset"),
 }
@@ -190,6 +193,12 @@ def undecided(queue_id: str, at: int, subject: str, verdict: Verdict) -> Line:
 def unscanned(queue_id: str, at: int, error: str) -> Line:
     """A message that could not be judged; `error` names the kind of fault, never its words."""
     return {"queue_id": queue_id, "event": Event.UNSCANNED, "at": at, "error": error}
+
+
+def dead_letter(queue_id: str, at: int, error: str, *, topic: str, partition: int, offset: int) -> Line:
+    """A record from Kafka that could not be judged, and where it is."""
+    line = {**plain(Event.DEAD_LETTER, queue_id, at), "error": error}
+    return {**line, "input": topic, "partition": partition, "offset": offset}
 
 
 def copies(event: Event, queue_id: str, at: int, subjects: Sequence[str]) -> Line:

@@ -93,6 +93,10 @@ class Metrics:
             "livemax",
         )
         self.notice_failures = counter("notice_failures", "Notices that failed or may not have arrived")
+        self._kafka_records = _Bound(counter("kafka_records", "Records from Kafka, by what became of them", "outcome"))
+        self._kafka_events = _Bound(counter("kafka_events", "What happened on the way from and to Kafka", "event"))
+        self.kafka_partitions = gauge("kafka_partitions", "Partitions of the input topic that are served", "livesum")
+        self.kafka_lag = gauge("kafka_lag", "Records that wait in these partitions", "livesum")
         self.connections = gauge("connections", "Client connections", "livesum")
         self.bytes_in_flight = gauge("bytes_in_flight", "Octets of messages in memory", "livesum")
         self.journal_failed = gauge("journal_failed", "1 while the journal cannot be written", "livemax")
@@ -122,6 +126,14 @@ class Metrics:
     def ordered(self, outcome: str, copies: int) -> None:
         """Count held copies by what became of them: an event of the journal."""
         self._releases[outcome,].inc(copies)
+
+    def kafka_record(self, outcome: str) -> None:
+        """Count a record from Kafka that was written, became a dead letter, or has to be read again."""
+        self._kafka_records[outcome,].inc()
+
+    def kafka_event(self, event: str) -> None:
+        """Count what happened on the way from and to Kafka."""
+        self._kafka_events[event,].inc()
 
     def error(self, where: str) -> None:
         """Count a fault; `where` is one of a few words of the caller."""
