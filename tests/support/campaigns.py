@@ -7,10 +7,9 @@ looked at while the fingerprint was made (TUNED), or measured once and then mend
 import random
 import string
 import tomllib
+from base64 import b64encode, encodebytes
+from binascii import b2a_qp
 from collections.abc import Iterator, Mapping
-from email.headerregistry import Address
-from email.message import EmailMessage
-from email.policy import SMTP
 from functools import cache
 from html import escape
 from pathlib import Path
@@ -22,6 +21,11 @@ KEPT_BACK, TUNED = "campaign_values_kept_back.toml", "campaign_values.toml"
 UNSEEN, UNSEEN_LANGUAGES = "campaign_values_unseen.toml", frozenset(("en", "de", "fr", "es"))
 UNNAMED = 0.2  # share of copies whose To has no display name
 TOKEN = string.ascii_letters + string.digits
+ENCODINGS = {
+    "8bit": bytes,
+    "quoted-printable": b2a_qp,
+    "base64": lambda text: encodebytes(text).replace(b"\n", b"\r\n"),
+}
 
 
 class Template(NamedTuple):
@@ -118,20 +122,34 @@ def copies(template: Template, form: str, count: int = 50, values: str = KEPT_BA
 
 def message(template: Template, form: str, copy: Copy) -> bytes:
     """One copy: headers with the recipient and what only this copy has, and the body."""
-    sent = EmailMessage(policy=SMTP)
-    domain = template.sender.partition("@")[2].rstrip(">")
-    sent["From"] = template.sender
+    company, _, sender = template.sender.partition(" <")
+    domain = sender.partition("@")[2].rstrip(">")
     named = copy.chance.random() >= UNNAMED
-    sent["To"] = Address(copy.name if named else "", f"user{copy.number(1, 99_999)}", "elsewhere.example")
-    if template.subject:
-        sent["Subject"] = copy.fill(template.subject)
-    sent["Message-ID"] = f"<{copy.token()}@{domain}>"
-    sent["List-Unsubscribe"] = f"<https://{domain}/u/{copy.token()}>"
+    address = f"user{copy.number(1, 99_999)}@elsewhere.example"
+    fields = {
+        "From": f"{_words(company)} <{sender}",
+        "To": f"{_words(copy.name, quoted=True)} <{address}>" if named else address,
+        **({"Subject": _words(copy.fill(template.subject))} if template.subject else {}),
+        "Message-ID": f"<{copy.token()}@{domain}>",
+        "List-Unsubscribe": f"<https://{domain}/u/{copy.token()}>",
+        "MIME-Version": "1.0",
+    }
     if form == "plain":
-        sent.set_content(plain(template, copy), cte=copy.chance.choice(("8bit", "quoted-printable", "base64")))
+        text = plain(template, copy)
+        encoding, subtype = copy.chance.choice(tuple(ENCODINGS)), "plain"
     else:
-        sent.set_content(page(template, copy, domain), subtype="html", cte="quoted-printable")
-    return sent.as_bytes()
+        text, encoding, subtype = page(template, copy, domain) + "\n", "quoted-printable", "html"
+    fields |= {"Content-Type": f'text/{subtype}; charset="utf-8"', "Content-Transfer-Encoding": encoding}
+    header = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    return header.encode() + b"\r\n" + ENCODINGS[encoding](text.replace("\n", "\r\n").encode())
+
+
+def _words(text: str, *, quoted: bool = False) -> str:
+    """Text of a header field as senders write it: plain, quoted, or in encoded words (RFC 2047) of a few characters."""
+    if text.isascii():
+        return f'"{text}"' if quoted and set(text) & set(".,") else text
+    pieces = (text[start : start + 14] for start in range(0, len(text), 14))
+    return "\r\n ".join(f"=?utf-8?b?{b64encode(piece.encode()).decode()}?=" for piece in pieces)
 
 
 def _blocks(template: Template) -> Iterator[tuple[str, str]]:
