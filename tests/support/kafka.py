@@ -32,7 +32,7 @@ DEPLOY = Path(__file__).parents[2] / "deploy" / "kafka"
 sys.path.append(str(DEPLOY))
 
 import local_kafka  # noqa: E402 -- where it lies is no package
-from local_kafka import Install, NotThereError  # noqa: E402
+from local_kafka import Install, Node, NotThereError  # noqa: E402
 
 CONSOLE_CONSUMER = "org.apache.kafka.tools.consumer.ConsoleConsumer"
 CONSOLE_PRODUCER = "org.apache.kafka.tools.ConsoleProducer"
@@ -252,7 +252,7 @@ class Cluster(Kafka):
         self.bootstrap = local_kafka.bootstrap(planned)
         self._guard = self._guarded()
         try:
-            local_kafka.prepare(self._install, planned, self._settings, storage=self._storage)
+            local_kafka.prepare(self._install, planned, self._settings_of(planned), storage=self._storage)
             self.run(*self.nodes)
         except BaseException:
             self.stop()
@@ -292,6 +292,10 @@ class Cluster(Kafka):
         self.kill(*self._processes)
         shutil.rmtree(self.home, ignore_errors=True)
         self._guard.communicate(timeout=READ_SECONDS)
+
+    def _settings_of(self, nodes: Sequence[Node]) -> Mapping[str, object]:
+        """What goes into every server.properties, now that ports are known."""
+        return self._settings
 
     def _gone(self, number: int) -> bool:
         return self._processes[number].poll() is not None
