@@ -47,6 +47,7 @@ class Event(StrEnum):
     ERASED = "erased"  # somebody had held copies, in any state, erased
     REPORT_SENT = "report_sent"  # the next hop took a report to the sender on copies that were not delivered
     DEAD_LETTER = "dead_letter"  # a record from Kafka that could not be judged
+    CONSENT_EVENT_REFUSED = "consent_event_refused"  # a record of the consent topic cannot be read
     STARTED = "started"  # a worker
     STOPPED = "stopped"  # a worker
 
@@ -114,6 +115,7 @@ FIELDS: Final[Mapping[Event, tuple[str, ...]]] = {
     Event.ERASED: (*_COPIES, "author"),
     Event.REPORT_SENT: (*_COPIES, "order", "code"),
     Event.DEAD_LETTER: (*_ABOUT, "error", "input", "partition", "offset"),
+    Event.CONSENT_EVENT_REFUSED: (*_ABOUT, "error", "field", "stopped", "input", "partition", "offset"),
     Event.STARTED: (*_ABOUT, "worker", "version", "ruleset"),
     Event.STOPPED: (*_ABOUT, "worker", "version", "ruleset"),
 }
@@ -250,6 +252,17 @@ def campaign_alert(at: int, line: CampaignLine) -> Line:
         "controller": line.controller,
         "brand": line.brand,
     }
+
+
+def consent_event_refused(at: int, topic: str, place: tuple[int, int], why: tuple[str, str], stopped: int) -> Line:
+    """A record of the consent topic that cannot be read; `place` is partition and offset, `why` a code and a field.
+
+    `stopped` is the number of mailboxes for which it counts as an objection.
+    """
+    line = plain(Event.CONSENT_EVENT_REFUSED, "", at)
+    (partition, offset), (error, field) = place, why
+    told = {"error": error, "field": field, "stopped": stopped, "input": topic}
+    return {**line, **told, "partition": partition, "offset": offset}
 
 
 def process(event: Event, at: int, *, worker: str, version: str, ruleset: str) -> Line:

@@ -17,6 +17,7 @@ class NotReady(StrEnum):
     DRAINING = "draining"
     WORKER_MISSING = "worker_missing"  # ended or not started yet; its connections wait
     WORKER_SILENT = "worker_silent"
+    CONSENT_LOADING = "consent_loading"  # the consent topic has not been read to where it ended at the start
     HOLD_FAILED = "hold_failed"
     HOLD_NO_ROOM = "hold_no_room"
     JOURNAL_FAILED = "journal_failed"
@@ -29,6 +30,7 @@ class Notice(StrEnum):
 
     CONSENT_MISSING = "consent_missing"
     CONSENT_STALE = "consent_stale"
+    CONSENT_FEED_FAILED = "consent_feed_failed"  # the consent topic cannot be read just now
     CAMPAIGNS_FAILED = "campaigns_failed"
 
 
@@ -81,7 +83,9 @@ class Health:
         }
 
 
-def health(reports: Sequence[Report | None], *, also: Iterable[NotReady] = ()) -> Health:
+def health(
+    reports: Sequence[Report | None], *, also: Iterable[NotReady] = (), notices: Iterable[Notice] = ()
+) -> Health:
     """Put the last report of every worker together (None: there is no such worker now).
 
     One worker that is not ready makes the whole not ready, as its share of the connections suffers.
@@ -89,6 +93,6 @@ def health(reports: Sequence[Report | None], *, also: Iterable[NotReady] = ()) -
     reasons = set(also)
     for report in reports:
         reasons.update(report.reasons if report else [NotReady.WORKER_MISSING])
-    notices = {notice for report in reports if report for notice in report.notices}
+    found = {*notices, *(notice for report in reports if report for notice in report.notices)}
     ready = sum(report is not None and not report.reasons for report in reports)
-    return Health(tuple(sorted(reasons)), tuple(sorted(notices)), len(reports), ready)
+    return Health(tuple(sorted(reasons)), tuple(sorted(found)), len(reports), ready)

@@ -101,6 +101,11 @@ class Metrics:
         self.bytes_in_flight = gauge("bytes_in_flight", "Octets of messages in memory", "livesum")
         self.journal_failed = gauge("journal_failed", "1 while the journal cannot be written", "livemax")
         self.hold_failed = gauge("hold_failed", "1 while the hold store cannot be written", "livemax")
+        self._consent_records = _Bound(
+            counter("consent_records", "Records of the consent topic, by what became of them", "outcome")
+        )
+        self.consent_age = gauge("consent_age_seconds", "Age of the consent data from the topic", "livemax")
+        self.consent_behind = gauge("consent_behind", "Records of the consent topic not read yet", "livemax")
         self.campaigns_failed = gauge("campaigns_failed", "1 while the campaign ledger cannot be used", "livemax")
         self.breaker_open = gauge("next_hop_breaker_open", "1 while a next hop is left alone", "livemax", "host")
 
@@ -134,6 +139,11 @@ class Metrics:
     def kafka_event(self, event: str) -> None:
         """Count what happened on the way from and to Kafka."""
         self._kafka_events[event,].inc()
+
+    def consent_records(self, outcome: str, records: int) -> None:
+        """Count records of the consent topic."""
+        if records:
+            self._consent_records[outcome,].inc(records)
 
     def error(self, where: str) -> None:
         """Count a fault; `where` is one of a few words of the caller."""
