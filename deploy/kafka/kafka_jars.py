@@ -54,7 +54,7 @@ def _download(target: Path) -> None:
     if not maven:
         raise NotThereError("Kafka is fetched by Maven, and there is no mvn in PATH")
     options = ["--batch-mode", "--no-transfer-progress", "--quiet", "--strict-checksums"]
-    goal = ["dependency:copy-dependencies", f"-DoutputDirectory={target}"]
+    goal = ["org.apache.maven.plugins:maven-dependency-plugin:copy-dependencies", f"-DoutputDirectory={target}"]
     try:
         done = subprocess.run(  # noqa: S603 -- the machine's Maven
             [maven, *options, "--file", HERE / "pom.xml", *goal],
@@ -67,8 +67,9 @@ def _download(target: Path) -> None:
     except subprocess.TimeoutExpired:
         raise NotThereError(f"Maven has not fetched Kafka's jars within {FETCH_SECONDS} s") from None
     if done.returncode:
-        words = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout.decode(errors="replace")).splitlines()
-        raise NotThereError(f"Maven cannot fetch Kafka's jars: {next(filter(None, words), done.returncode)}")
+        words = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout.decode(errors="replace"))  # colours, whatever it was told
+        lines = re.sub(r"^\[ERROR\] | -> \[Help \d+\]$", "", words, flags=re.MULTILINE).splitlines()
+        raise NotThereError(f"Maven cannot fetch Kafka's jars: {next(filter(None, lines), done.returncode)}")
 
 
 def _check(jars: Path, listed: str) -> None:
