@@ -69,14 +69,15 @@ def _leased(numbers: Collection[int], until: int) -> Change:
 def claims_of(database: HoldDatabase, leased: Mapping[int, set[int]]) -> Iterator[Claim]:
     """What was leased, with content; what cannot be read, or was erased since, is left out."""
     orders: dict[str, Order] = {}
+    found = database.rows_of(leased)
     for message, numbers in leased.items():
+        rows = found.get(message)
+        if rows is None or rows.content is None:
+            continue  # lost: nothing is delivered in its place
         with suppress(DamagedMessageError, UnknownKeyError):
-            rows, copies, content = database.rows(message)
-            row = read_message(rows)
-            verified = read_copies(row, copies)
-            stored = open_message(row, content, verified, database.vault)
-            if content is None:
-                continue  # lost: nothing is delivered in its place
+            row = read_message(rows.message)
+            verified = read_copies(row, rows.copies)
+            stored = open_message(row, rows.content, verified, database.vault)
             those = [(position, copy) for position, copy in enumerate(verified) if copy.number in numbers]
             yield Claim(
                 message=stored.message,

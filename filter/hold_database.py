@@ -51,6 +51,14 @@ class Changing(NamedTuple):
     state: str
 
 
+class Rows(NamedTuple):
+    """The rows of one message as they are in the file; `content` is None if it is gone, or not wanted."""
+
+    message: Sequence[object]
+    copies: list[Sequence[object]]
+    content: Sequence[object] | None
+
+
 def _into(table: str, columns: Sequence[str]) -> str:
     return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608 - names are ours
 
@@ -61,9 +69,15 @@ _INSERT_COPY: Final = _into("copy", ("message", "lot", *COPY_COLUMNS))
 _SELECT_MESSAGE: Final = f"SELECT {', '.join(MESSAGE_COLUMNS)} FROM message WHERE id = ?"  # noqa: S608 - names are ours
 _SELECT_CONTENT: Final = f"SELECT {', '.join(CONTENT_COLUMNS)} FROM content WHERE message = ?"  # noqa: S608 - names are ours
 _SELECT_COPIES: Final = f"SELECT {', '.join(COPY_COLUMNS)} FROM copy WHERE message = ? ORDER BY number"  # noqa: S608 - names are ours
+_WANTED: Final = "IN (SELECT value FROM json_each(?))"
+_MANY_MESSAGES: Final = f"SELECT id, {', '.join(MESSAGE_COLUMNS)} FROM message WHERE id {_WANTED}"  # noqa: S608 - names are ours
+_MANY_CONTENTS: Final = f"SELECT message, {', '.join(CONTENT_COLUMNS)} FROM content WHERE message {_WANTED}"  # noqa: S608 - names are ours
+_MANY_COPIES: Final = (
+    f"SELECT message, {', '.join(COPY_COLUMNS)} FROM copy WHERE message {_WANTED} ORDER BY message, number"  # noqa: S608 - names are ours
+)
 _SELECT_CHANGING: Final = (
     f"SELECT message, number, lot, digest, {', '.join(RECORD_COLUMNS)} FROM copy"  # noqa: S608 - names are ours
-    " WHERE message IN (SELECT value FROM json_each(?)) ORDER BY message, number"
+    f" WHERE message {_WANTED} ORDER BY message, number"
 )
 _UPDATE_RECORD: Final = (
     f"UPDATE copy SET {', '.join(f'{name} = ?' for name in RECORD_COLUMNS)} WHERE message = ? AND number = ?"  # noqa: S608 - names are ours
@@ -295,9 +309,7 @@ class HoldDatabase:
             raise DamagedMessageError("its content is gone")
         return stored
 
-    def rows(
-        self, number: int, *, content: bool = True
-    ) -> tuple[Sequence[object], list[Sequence[object]], Sequence[object] | None]:
+    def rows(self, number: int, *, content: bool = True) -> Rows:
         """The rows of a message, its copies and its content, as they are in the file."""
         try:
             message = self.connection.execute(_SELECT_MESSAGE, (number,)).fetchone()
@@ -307,7 +319,27 @@ class HoldDatabase:
             row = self.connection.execute(_SELECT_CONTENT, (number,)).fetchone() if content else None
         except UNREADABLE as error:
             raise DamagedMessageError(f"the file is damaged where it is kept: {error}") from error
-        return message, cast("list[Sequence[object]]", copies), row
+        return Rows(message, cast("list[Sequence[object]]", copies), row)
+
+    def rows_of(self, numbers: Collection[int]) -> dict[int, Rows]:
+        """The rows of many messages, by few statements; those of which something cannot be read are left out."""
+        try:
+            return self._rows_of(numbers)
+        except UNREADABLE:  # the file is damaged somewhere: what can be read is read one by one
+            found: dict[int, Rows] = {}
+            for number in numbers:
+                with suppress(DamagedMessageError):
+                    found[number] = self.rows(number)
+            return found
+
+    def _rows_of(self, numbers: Iterable[int]) -> dict[int, Rows]:
+        wanted = (orjson.dumps(list(numbers)).decode(),)
+        copies: dict[int, list[Sequence[object]]] = {}
+        for message, *copy in cast("Iterator[tuple[int, object]]", self.connection.execute(_MANY_COPIES, wanted)):
+            copies.setdefault(message, []).append(copy)
+        contents = dict(_by_first(self.connection.execute(_MANY_CONTENTS, wanted).fetchall()))
+        messages = _by_first(self.connection.execute(_MANY_MESSAGES, wanted).fetchall())
+        return {number: Rows(row, copies.get(number, []), contents.get(number)) for number, row in messages}
 
     def number(self, queue_id: str) -> int | None:
         """The row number of a message; None if there is none."""
@@ -321,6 +353,10 @@ class HoldDatabase:
         except UNREADABLE as error:
             raise DamagedMessageError(f"the file is damaged where it is looked for: {error}") from error
         return None if found is None else int(found)
+
+
+def _by_first(rows: object) -> Iterator[tuple[int, Sequence[object]]]:
+    return ((row[0], row[1:]) for row in cast("list[tuple[int, object]]", rows))
 
 
 def _unchanged(_: int, _record: CopyRecord) -> None:
