@@ -17,8 +17,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+from .address import Subject
 from .consent_codec import Templates
 from .consent_index import ConsentIndex, Tally
+from .evidence import ConsentEvent
 
 BUCKET_BITS: Final = 6
 BUCKETS: Final = 1 << BUCKET_BITS
@@ -53,6 +55,15 @@ class Runs:
         self.total += 1
         if self.total % SPILL_AT == 0:
             self._spill()
+
+    def events(self, key_id: str) -> Iterator[tuple[Subject, ConsentEvent]]:
+        """Every record as the event it was made of, by subject. One that came without an identity has none."""
+        for bucket in range(BUCKETS):
+            for record in sorted(self._read(bucket)):
+                template = self.templates[int.from_bytes(record[KEY:HEAD])]
+                exact, event = template.decode(record, KEY, len(record), record[:KEY])
+                subject = Subject(exact, record[:KEY], key_id)
+                yield subject, event if template.has_id else event._replace(id="")
 
     def groups(self, bucket: int, numbers: dict[bytes, bytes]) -> Iterator[tuple[bytes, list[bytes]]]:
         """The records of a bucket by subject, in key order, with template numbers replaced by those in `numbers`."""

@@ -22,6 +22,7 @@ from typing import IO, Any, Final, Self
 
 import orjson
 
+from .address import SubjectKeyer
 from .consent_build import Runs
 from .consent_formats import COLUMNS, EXPORTS, SHARED_COLUMNS, Export, Fault, TermsError, guess_channel, shown
 from .consent_rows import BadRowError, RowReader, read_event
@@ -87,23 +88,58 @@ def import_file(
     the content of the file. `rejects` names a new file for rejected lines. `progress` is called with the lines and
     octets read.
     """
+
+    def load(runs: Runs, report: ImportReport) -> Applied:
+        return store.load(runs, now, about(report, now))
+
+    return take_in(
+        path,
+        load,
+        keyer=store.keyer,
+        directory=store.directory,
+        now=now,
+        file_format=file_format,
+        defaults=defaults,
+        topics=topics,
+        batch=batch or digest(path),
+        rejects=rejects,
+        progress=progress,
+    )
+
+
+def take_in(
+    path: Path,
+    deliver: Callable[[Runs, ImportReport], Applied],
+    *,
+    keyer: SubjectKeyer,
+    directory: Path,
+    now: int,
+    file_format: str,
+    defaults: Mapping[str, str],
+    topics: Mapping[str, str],
+    batch: str,
+    rejects: Path | None,
+    progress: Progress | None,
+) -> ImportReport:
+    """Read and check a file as `import_file` does, and deliver what is good in it if no line was rejected or `rejects`
+    is given. Memory fills into private files in `directory`. Without a `batch` each row is somebody's own act.
+    """
     file_format = file_format or ("jsonl" if path.suffix in (".jsonl", ".ndjson") else "csv")
     _check_arguments(file_format, defaults, rejects)
-    digest = _digest(path)
-    report = ImportReport(path, file_format, batch or digest)
+    report = ImportReport(path, file_format, batch)
     if file_format in EXPORTS:
         defaults = {"source": file_format, **defaults}
     with ExitStack() as stack:
         file = stack.enter_context(path.open("rb"))
-        runs = stack.enter_context(Runs(store.directory))
+        runs = stack.enter_context(Runs(directory))
         rejected = stack.enter_context(_Rejects(report, rejects))
         rejected.head, header, rows = _open_rows(file, path, file_format, topics)
-        reader = RowReader(header, runs, keyer=store.keyer, defaults=defaults, batch=report.batch, now=now)
+        reader = RowReader(header, runs, keyer=keyer, defaults=defaults, batch=batch, now=now)
         _read_all(rows, reader, rejected, _ticker(file, progress))
         report.accepted, report.repaired = runs.total, reader.repaired
         report.kinds, report.not_evidence = reader.kinds(), reader.not_evidence()
         if not report.rejected or rejects is not None:
-            _finish(report, store.load(runs, now, _about(report, digest, now)))
+            _finish(report, deliver(runs, report))
     return report
 
 
@@ -136,18 +172,18 @@ def _check_arguments(file_format: str, defaults: Mapping[str, str], rejects: Pat
         raise InputError(f"{rejects}: exists already; name a new file for rejected lines")
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
     """A name for the content of a file."""
     with path.open("rb") as file:
         return file_digest(file, "sha256").hexdigest()[:16]
 
 
-def _about(report: ImportReport, digest: str, now: int) -> dict[str, Any]:
+def about(report: ImportReport, now: int) -> dict[str, Any]:
     """What the index remembers of an import."""
     return {
         "name": report.batch,
         "file": report.path.name,
-        "digest": digest,
+        "digest": digest(report.path),
         "format": report.format,
         "received_at": now,
         "lines": report.lines,

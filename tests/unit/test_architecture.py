@@ -102,6 +102,7 @@ TRANSPORT = (
     "auto_release",
     "steady_clock",
     "retention",
+    "rejections",
     "completion",
     "pipeline",
     "journal",
@@ -157,8 +158,13 @@ TRANSPORT = (
     "smtp_door",
     "smtp_service",
     "http_in",
+    "kafka_output",
+    "kafka_partition",
+    "kafka_in",
     "notice_mail",
     "notices",
+    "consent_follower",
+    "consent_publisher",
 )
 OUTERMOST = (
     "config_values",
