@@ -92,9 +92,11 @@ class Completion:
 
 
 def is_pending(judged: Judged) -> bool:
-    """Whether the stored copies are not for review yet: others are relayed first, or some of them diverted."""
-    diverts = bool(judged.those(Disposition.DIVERT))
-    return diverts or bool(judged.those(Disposition.RELAY) and judged.those(Disposition.HOLD, Disposition.REJECT))
+    """Whether the stored copies are not for review yet: others are relayed first, or some of them diverted, or their
+    sender is to be told of some that are rejected, which must not begin before the message is ours.
+    """
+    waits = bool(judged.those(Disposition.DIVERT, Disposition.REJECT))
+    return waits or bool(judged.those(Disposition.RELAY) and judged.those(Disposition.HOLD))
 
 
 def _diverting(judged: Judged) -> dict[int, Copy]:

@@ -14,7 +14,8 @@ from .policy import Reason
 
 EVERY_REASON: Final = "*"
 DEFAULT_RETENTION: Final = timedelta(days=30)
-_NEVER_HELD: Final = frozenset({Reason.NULL_SENDER, Reason.DECISION_OUTGROWN})  # the second is a note only
+# The second is a note only; what was rejected ends as soon as its sender was told.
+_NEVER_HELD: Final = frozenset({Reason.NULL_SENDER, Reason.DECISION_OUTGROWN, Reason.REJECTED})
 _HELD_REASON: Final = word(*[reason for reason in Reason if reason not in _NEVER_HELD], EVERY_REASON)
 _MAX_COPIES: Final = 1_000_000_000
 

@@ -99,6 +99,7 @@ BECAUSE: Final = {
     Reason.UNSCANNED: "a fault kept the message from being judged",
     Reason.DECIDED_SERVICE: "a reviewer decided that this campaign is service",
     Reason.DECIDED_MARKETING: "a reviewer decided that this campaign is marketing",
+    Reason.REJECTED: "rejected by policy, after copies for others had been taken",
     Reason.DECISION_OUTGROWN: "a reviewer decided on this campaign, but had not seen what is promoted here",
 }
 _UNKNOWN: Final = {

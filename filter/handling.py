@@ -4,7 +4,7 @@
 - What the next hop takes is DELIVERED; what it cannot take now stays RELEASED and is tried again, checked anew.
 - What it refuses for good, or has not taken in all the time there is, is BOUNCED once its sender was told. While the
   report cannot be sent, the copy stays RELEASED and is tried again with it; after twice the time it is BOUNCED anyway.
-- What an order expires is not delivered: its sender is told, and then it is EXPIRED.
+- What an order expires is not delivered: its sender is told, and then it is EXPIRED; BOUNCED if the policy rejected it.
 
 Delivery is at least once: what is in doubt is tried again, and so is what a crash kept from being recorded.
 Raises nothing but CancelledError: a check that fails stops the copy, a delivery that fails defers it.
@@ -21,6 +21,7 @@ from .dsn import Cause, Failure
 from .events import Event, Line, Outcome, Told
 from .held import Action, Claim, CopyState, Order, Place
 from .held import Outcome as Recorded
+from .policy import Disposition
 from .ports import HeldCopy, HeldMessage, Report
 from .recheck import FAULT, Rechecked, Rechecker
 from .retry import Retry
@@ -83,6 +84,11 @@ def _by_order(claim: Claim) -> Iterable[tuple[Order, list[Due]]]:
     return groups.items()
 
 
+def _is_rejected(due: Due) -> bool:
+    """Whether the policy refused this copy, after those of others had been taken."""
+    return due.copy.disposition is Disposition.REJECT
+
+
 class _Work:
     """The copies of one message under one order."""
 
@@ -121,11 +127,15 @@ class _Work:
             await self._bounce(failed)
 
     async def expire(self, dues: Sequence[Due]) -> None:
-        """Tell the sender that these copies expire, and let them."""
-        failures = [Failure(due.copy.recipient, Cause.EXPIRED) for due in dues]
+        """Tell the sender that these copies expire, or were rejected, and let them."""
+        causes = [Cause.POLICY if _is_rejected(due) else Cause.EXPIRED for due in dues]
+        failures = [Failure(due.copy.recipient, cause) for due, cause in zip(dues, causes, strict=True)]
         for (told, due), attempt in await self._told(dues, failures):
             if told is None:
                 self._defer([(due, attempt)])
+            elif _is_rejected(due):
+                self._record(due, CopyState.BOUNCED, f"{Outcome.POLICY}; sender told: {told}")
+                self._tell(Event.BOUNCED, [due], why=Outcome.POLICY, code=0, told=told)
             else:
                 self._record(due, CopyState.EXPIRED, f"sender told: {told}")
                 self._tell(Event.EXPIRED, [due], told=told)

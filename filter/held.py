@@ -179,7 +179,7 @@ class HeldMail(Protocol):
         """Move those of these copies that are still HELD, in one durable transaction; which they were.
 
         To RELEASED (due at once), DISCARDED or EXPIRED; content goes with the last open copy. What an EXPIRE order
-        moves to RELEASED is not delivered: its sender is told, and then it is EXPIRED.
+        moves to RELEASED is not delivered: its sender is told, and then it is EXPIRED (BOUNCED if it was rejected).
         """
 
     def claim(self, at: int, until: int, limit: int, order: str = "", octets: int = 64 << 20) -> Sequence[Claim]:

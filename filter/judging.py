@@ -20,7 +20,7 @@ from .facts import NO_FACTS, facts_of
 from .labels import Channel
 from .message import Message, parse_message
 from .metrics import Metrics
-from .policy import Disposition, Verdict, unscanned
+from .policy import Disposition, Reason, Verdict, unscanned
 from .ports import HeldCopy, HeldMessage, Report
 from .stream import NOTHING_SAID, Mode, Said
 
@@ -181,13 +181,15 @@ def held_message(
 
 
 def _held_copy(copy: Copy) -> HeldCopy:
+    """The reason of a rejected copy is that it is one: by that it is found, and its sender told (`rejections`)."""
     verdict = copy.verdict
+    rejected = verdict.disposition is Disposition.REJECT
     return HeldCopy(
         recipient=copy.recipient,
         subject_key=copy.subject,
         disposition=verdict.disposition,
-        reason=verdict.reason,
-        notes=verdict.notes,
+        reason=Reason.REJECTED if rejected else verdict.reason,
+        notes=(verdict.reason, *verdict.notes) if rejected else verdict.notes,
         state=verdict.state,
         evidence=verdict.evidence,
     )

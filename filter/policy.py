@@ -53,6 +53,7 @@ class Reason(StrEnum):
     DECIDED_SERVICE = "decided_service"
     DECIDED_MARKETING = "decided_marketing"
     DECISION_OUTGROWN = "decision_outgrown"
+    REJECTED = "rejected"  # why a copy is kept; the verdict's reason is beside it
 
 
 class Trouble(StrEnum):

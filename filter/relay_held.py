@@ -1,8 +1,8 @@
 """Held mail in a worker: what is done about it beside the mail, put together, started and stopped.
 
-One worker of a machine at a time delivers what was released, expires what was held for too long, sends notices and
-tidies up (`housekeeping`). `build` raises ConsentryError or OSError for what keeps it from starting; afterwards faults
-are counted and logged, and nothing of it holds up or ends the relay.
+One worker of a machine at a time delivers what was released, tells senders of what was rejected, expires what was held
+for too long, sends notices and tidies up (`housekeeping`). `build` raises ConsentryError or OSError for what keeps it
+from starting; afterwards faults are counted and logged, and nothing of it holds up or ends the relay.
 """
 
 import asyncio
@@ -26,6 +26,7 @@ from .next_hop import SmtpNextHop
 from .notices import NoticeTo, Notifier
 from .ports import HoldUnavailableError, Report
 from .recheck import Rechecker
+from .rejections import Rejections
 from .release import Moved, Orders
 from .releaser import Releaser
 from .releasing import Parts
@@ -135,6 +136,7 @@ def _chores(config: Config, given: Given, parts: Parts, stopping: Callable[[], b
         Chore(
             "retention", CHORES_EVERY, partial(asyncio.to_thread, _retention(config, parts, orders, stopping).run_once)
         ),
+        Chore("rejected", CHORES_EVERY, partial(asyncio.to_thread, _rejections(parts, orders, stopping).run_once)),
     ]
     if config.hold.auto_release:
         chores.append(Chore("auto_release", CHORES_EVERY, _auto_release(given, parts, orders).run_once))
@@ -164,6 +166,10 @@ def _retention(config: Config, parts: Parts, orders: Orders, stopping: Callable[
         return not stopping()
 
     return Retention(parts.held, orders, parts.metrics, clock, releasing.rules(config), on_batch=go_on)
+
+
+def _rejections(parts: Parts, orders: Orders, stopping: Callable[[], bool]) -> Rejections:
+    return Rejections(parts.held, orders, now=parts.clock, on_batch=lambda _moved: not stopping())
 
 
 def _auto_release(given: Given, parts: Parts, orders: Orders) -> AutoRelease:

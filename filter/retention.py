@@ -12,6 +12,7 @@ from typing import Final
 
 from .held import Action, By, CopyState, HeldMail, HeldQuery, Order
 from .metrics import Metrics
+from .policy import Reason
 from .release import Moved, Orders
 from .steady_clock import SteadyClock
 
@@ -60,6 +61,8 @@ class Retention:
             return 0
         expired = 0
         for tally in held:
+            if tally.value == Reason.REJECTED:  # which ends when its sender was told (`rejections`)
+                continue
             rule = self._rules.get(tally.value, self._rules[OTHERS])
             if tally.oldest < now - rule.keep:
                 expired += self._expire(tally.value, rule, now)

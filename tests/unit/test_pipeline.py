@@ -14,7 +14,7 @@ from filter.decision import Decider
 from filter.envelope import MailFrom, RcptTo
 from filter.events import Event, Outcome
 from filter.facts import NO_FACTS, Facts
-from filter.policy import Disposition, Policy
+from filter.policy import Disposition, Policy, Reason
 from filter.ports import Stage
 from filter.replies import Reply
 from filter.stream import Mode
@@ -124,7 +124,9 @@ def test_nothing_is_sent_before_the_rest_is_stored(world: World) -> None:
     ]
 
 
-@pytest.mark.parametrize("words", [("hold", "relay"), ("reject", "relay"), ("hold", "divert"), ("divert",)])
+@pytest.mark.parametrize(
+    "words", [("hold", "relay"), ("reject", "relay"), ("hold", "reject"), ("hold", "divert"), ("divert",)]
+)
 def test_copies_are_for_review_when_the_message_is_ours(world: World, words: tuple[str, ...]) -> None:
     """Copies beside relayed or diverted ones are stored pending, and held once the next hop has answered."""
     during: list[list[bytes]] = []
@@ -142,10 +144,21 @@ def test_copies_are_for_review_when_the_message_is_ours(world: World, words: tup
 
 
 def test_a_message_held_whole_costs_one_commit(world: World) -> None:
-    """With nothing to relay or divert the stored copies are held at once."""
-    world.send([rcpt("hold"), rcpt("reject")])
+    """With nothing to relay, divert or report the stored copies are held at once."""
+    world.send([rcpt("hold"), rcpt("hold", 1)])
     assert "hold.confirm" not in world.script.calls
     assert len(world.hold.for_review()) == 2
+
+
+def test_a_rejected_copy_is_kept_as_one(world: World) -> None:
+    """So that it is found, and its sender told; why the policy rejects it stands beside it."""
+    world.send([rcpt("reject"), rcpt("hold")])
+    (message,) = world.hold.messages.values()
+    copies = {copy.disposition: (copy.reason, copy.notes) for copy in message.copies}
+    assert copies == {
+        Disposition.REJECT: (Reason.REJECTED, (Reason.CORPORATE,)),
+        Disposition.HOLD: (Reason.SOFT_OPT_IN, ()),
+    }
 
 
 def test_a_message_that_stays_with_its_client_is_never_for_review(world: World) -> None:
