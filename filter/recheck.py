@@ -6,7 +6,8 @@
 2. who objected since the copy was held does not get it, whatever anybody decided or ordered; who had objected before
    gets it only as service mail, by a reviewer's decision on its campaign;
 3. otherwise the policy decides on what the message is, as it would on a new one, under that decision;
-4. what it would hold because something is not known goes only if the order says `despite`: by a reviewer's word.
+4. what it would hold because something is not known goes only if the order says `despite`: by a reviewer's word. Not
+   while consent cannot be looked up at all: nobody would know who objected since.
 
 `Rechecker` brings together what the rule looks at. It judges a message again if another rule set judged it; what could
 not be judged then is not tried now, because it may have been what ended a worker. No I/O of its own; the time is an
@@ -77,8 +78,10 @@ def recheck(
     verdict = decide(judged, consent, policy, decision=decision) if judged else unscanned(policy)
     if verdict.would is Disposition.RELAY:
         return Rechecked(True, verdict.reason, state=state)
-    # A rejection is no lack of knowledge, but what the operator wants.
-    by_order = despite and not objects and verdict.would is not Disposition.REJECT
+    # A rejection is no lack of knowledge, but what the operator wants. Where nothing can be looked up, an objection
+    # since the copy was held would be overruled without anybody knowing of it.
+    overrules = objects or consent is Trouble.UNAVAILABLE or verdict.would is Disposition.REJECT
+    by_order = despite and not overrules
     return Rechecked(by_order, verdict.reason, by_order, state)
 
 
