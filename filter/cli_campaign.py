@@ -1,6 +1,6 @@
 """`consentry campaign`: what is known of each campaign, one sample of it, and what reviewers decide about it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated, Final
 
 import typer
@@ -8,15 +8,15 @@ import typer
 from . import app, console
 from .campaigns import CampaignDecision, CampaignLine, Decided
 from .cli_options import AsJson, Author, ConfigFile, Why, Yes, login_name
-from .cli_orders import How, NoWait, Placed, place, tell
+from .cli_orders import How, NoWait, Placed, agree, place, tell
 from .cli_query import campaign_name, milliseconds
 from .config import Config
-from .display import visible
+from .display import counted, visible
 from .errors import InputError
 from .explain import decided_line
 from .held import Action, By, HeldQuery
 from .held_documents import campaign_document, decision_line_document, held_document
-from .held_view import campaign_page, campaigns_table, message_page
+from .held_view import SHORT, campaign_page, campaigns_table, message_page
 from .message import parse_message
 from .ports import HeldMessage
 from .reviewing import ReviewStores, review_stores
@@ -34,6 +34,10 @@ ApplyToHeld = Annotated[
 _SHOWN: Final = 50
 _MOST: Final = 100_000
 _TOP: Final = 10
+_WARNING: Final = (
+    "As service mail they go to those who had objected, too; each is checked again right before it goes, and those who "
+    "objected since do not get it. What was delivered cannot be called back."
+)
 
 
 @campaign_commands.command("list")
@@ -48,9 +52,8 @@ def list_(
     """List campaigns, those with most held copies first."""
     at = console.now()
     with review_stores(app.settings(config)) as stores:
-        found = _campaigns(stores, limit)
-    if undecided:
-        found = [one for one in found if not (one[0].decision and one[0].decision.in_force(at))]
+        decided = {one.campaign for one in stores.ledger.decisions() if one.in_force(at)} if undecided else set[str]()
+        found = _campaigns(stores, limit, decided)
     found.sort(key=lambda one: (-one[0].last_at, one[0].campaign) if newest else (-one[1], -one[0].last_at))
     if as_json:
         for line, held in found[:limit]:
@@ -63,11 +66,13 @@ def list_(
         console.out.print("No campaign was seen." if not undecided else "No campaign waits for a decision.")
 
 
-def _campaigns(stores: ReviewStores, limit: int) -> list[tuple[CampaignLine, int]]:
-    """The campaigns seen last, and those of which most is held, each with its held copies."""
+def _campaigns(stores: ReviewStores, limit: int, without: Collection[str]) -> list[tuple[CampaignLine, int]]:
+    """The campaigns seen last, and those of which most is held, each with its held copies, one more than `limit`."""
+    most = limit + 1
     held = {one.value: one for one in stores.held.tally(HeldQuery(), By.CAMPAIGN) if one.value}
-    lines = {line.campaign: line for line in stores.ledger.campaigns(limit + 1)}
-    for name in list(held)[: limit + 1]:
+    seen = [line for line in stores.ledger.campaigns(most + len(without)) if line.campaign not in without]
+    lines = {line.campaign: line for line in seen[:most]}
+    for name in [name for name in held if name not in without][:most]:
         if name not in lines:
             lines[name] = stores.ledger.campaign(name) or CampaignLine(
                 campaign=name, first_at=held[name].oldest, last_at=held[name].newest, messages=held[name].messages
@@ -128,7 +133,9 @@ def _sample(stores: ReviewStores, line: CampaignLine | None, asked: HeldQuery) -
 @campaign_commands.command()
 def decide(
     campaign: CampaignName,
-    decided: Annotated[Decided, typer.Argument(help="What it is, whatever the classifier says.", show_default=False)],
+    decided: Annotated[
+        Decided, typer.Argument(metavar="DECISION", help=f"What it is: {' or '.join(Decided)}.", show_default=False)
+    ],
     *,
     why: Why,
     author: Author = "",
@@ -152,7 +159,7 @@ def decide(
     at = console.now()
     with review_stores(settings) as stores:
         name = campaign_name(campaign, stores.held, stores.ledger)
-        held = sum(one.copies for one in stores.held.tally(HeldQuery(campaign=name), By.STATE))
+        held = _held(stores, name)
         seen = stores.held.tally(HeldQuery(campaign=name, states=frozenset()), By.RULE)
         bound = settings.campaign.second_approver_from
         decision = CampaignDecision(
@@ -165,9 +172,11 @@ def decide(
             needs_second=bool(bound) and held >= bound,
             evidence=" ".join(sorted(one.value for one in seen)),
         )
+        if apply_to_held and not yes and not decision.waits:
+            _agree(stores, name)
         stores.ledger.decide(decision)
-        placed = _apply(settings, stores, decision, yes=yes, no_wait=no_wait) if apply_to_held else None
-    _tell(decision, placed, as_json=as_json)
+        placed = _apply(settings, stores, decision, no_wait=no_wait) if apply_to_held else None
+    _tell(decision, placed, held=held, as_json=as_json)
 
 
 @campaign_commands.command()
@@ -185,9 +194,13 @@ def approve(
     settings = app.settings(config)
     with review_stores(settings) as stores:
         name = campaign_name(campaign, stores.held, stores.ledger)
+        line = stores.ledger.campaign(name)
+        if apply_to_held and not yes and line and line.waiting and line.waiting.decided is Decided.IS_SERVICE:
+            _agree(stores, name)
         decision = stores.ledger.approve(name, _said(author or login_name(), "--author"), console.now())
-        placed = _apply(settings, stores, decision, yes=yes, no_wait=no_wait) if apply_to_held else None
-    _tell(decision, placed, as_json=as_json)
+        placed = _apply(settings, stores, decision, no_wait=no_wait) if apply_to_held else None
+        held = _held(stores, name)
+    _tell(decision, placed, held=held, as_json=as_json)
 
 
 @campaign_commands.command()
@@ -198,7 +211,7 @@ def withdraw(
     with review_stores(app.settings(config)) as stores:
         name = campaign_name(campaign, stores.held, stores.ledger)
         decision = stores.ledger.withdraw(name, _said(author or login_name(), "--author"), console.now())
-    _tell(decision, None, as_json=as_json)
+    _tell(decision, None, held=0, as_json=as_json)
 
 
 def _said(text: str, option: str) -> str:
@@ -208,30 +221,55 @@ def _said(text: str, option: str) -> str:
     return text.strip()
 
 
-def _apply(
-    settings: Config, stores: ReviewStores, decision: CampaignDecision, *, yes: bool, no_wait: bool
-) -> Placed | None:
+def _held(stores: ReviewStores, campaign: str) -> int:
+    """How many copies of a campaign are held."""
+    return sum(one.copies for one in stores.held.tally(HeldQuery(campaign=campaign), By.STATE))
+
+
+def _agree(stores: ReviewStores, campaign: str) -> None:
+    """Ask before anything is kept whether what is held is to go; does not return if it is not."""
+    if _held(stores, campaign):
+        agree(stores, HeldQuery(campaign=campaign), Action.RELEASE, _WARNING)
+
+
+def _apply(settings: Config, stores: ReviewStores, decision: CampaignDecision, *, no_wait: bool) -> Placed | None:
     """Release what is held of the campaign, if the decision counts; each copy is checked again."""
     if not decision.in_force(console.now()) or decision.decided is not Decided.IS_SERVICE:
         return None
     why = f"campaign decided {decision.decided}: {decision.why}"
-    how = How(why=why, author=decision.approver or decision.author, yes=yes, no_wait=no_wait)
+    how = How(why=why, author=decision.approver or decision.author, yes=True, no_wait=no_wait)
     return place(settings, stores, Action.RELEASE, HeldQuery(campaign=decision.campaign), how)
 
 
-def _tell(decision: CampaignDecision, placed: Placed | None, *, as_json: bool) -> None:
+def _tell(decision: CampaignDecision, placed: Placed | None, *, held: int, as_json: bool) -> None:
+    """Write what was decided, and what became of held copies; ends with status 1 if not all of them went.
+
+    `held` copies were held before.
+    """
     if as_json:
         console.write_json(decision_line_document(decision))
     else:
         console.out.print(visible(f"Campaign {decision.campaign}: {decision.decided}", "bold"))
         console.out.print(decided_line(decision))
-        if decision.waits:
-            console.out.print(
-                f"It counts when somebody else approves it: consentry campaign approve {decision.campaign[:8]}"
-            )
-        elif decision.withdrawn_at:
-            console.out.print("It does not count any more.")
-        else:
-            console.out.print("All workers apply it within a second.")
+        console.out.print(_effect(decision))
+        if placed is None and held and not decision.waits:
+            console.out.print(_left(decision, counted(held, "copy", "copies")))
     if placed is not None:
         tell(placed, as_json=as_json)
+        if not placed.whole:
+            raise console.found_something()
+
+
+def _effect(decision: CampaignDecision) -> str:
+    if decision.waits:
+        return f"It counts when somebody else approves it: consentry campaign approve {decision.campaign[:SHORT]}"
+    if decision.withdrawn_at:
+        return "It does not count any more."
+    return "All workers apply it within a second."
+
+
+def _left(decision: CampaignDecision, copies: str) -> str:
+    """What can be done about the copies that are held already."""
+    do = "let them go" if decision.decided is Decided.IS_SERVICE else "be rid of them"
+    command = "release" if decision.decided is Decided.IS_SERVICE else "discard"
+    return f"Still held: {copies}. To {do}: consentry held {command} --campaign {decision.campaign[:SHORT]} --why …"

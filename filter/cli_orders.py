@@ -54,12 +54,20 @@ Despite = Annotated[
 ]
 TellSenders = Annotated[bool, typer.Option("--tell-senders", help="Send a report to their senders, where one is due.")]
 
-_DONE: Final = {Action.RELEASE: "Released", Action.DISCARD: "Discarded", Action.EXPIRE: "Expired"}
+_DONE: Final = {
+    Action.RELEASE: "{} to be delivered by order {} of {}: {}",
+    Action.DISCARD: "Discarded {} by order {} of {}: {}",
+    Action.EXPIRE: "Expired {} by order {} of {}: {}",
+}
+CHECKED: Final = (
+    "Each is checked again right before it goes: what promotes does not go to those who object. "
+    "What was delivered cannot be called back."
+)
 _OUTCOMES: Final = {
     CopyState.DELIVERED: "{} were delivered to the next hop.",
     CopyState.EXPIRED: "{} expired, after their senders were told where that is due.",
     CopyState.BOUNCED: "{} were refused for good; their senders were told where that is due.",
-    CopyState.RELEASED: "{} could not be delivered now and are tried again.",
+    CopyState.RELEASED: "{} could not be delivered now; the relay tries again while it runs.",
     CopyState.HELD: "{} were stopped by the check:",
 }
 _ENDS: Final = frozenset(_OUTCOMES)
@@ -97,13 +105,15 @@ class Placed:
     stopped: Counter[str] = field(default_factory=Counter)
     waiting: int = 0
     left: bool = False  # to the relay
-    unreachable: bool = False
+    unreachable: bool = False  # the next hop
+    unavailable: bool = False  # the hold store
 
     @property
     def whole(self) -> bool:
         """Whether everything went as ordered."""
         waits = self.waiting and not self.left
-        return not (self.stopped or self.unreachable or self.states[CopyState.BOUNCED] or waits)
+        away = self.unreachable or self.unavailable
+        return not (self.stopped or away or self.states[CopyState.BOUNCED] or waits)
 
 
 @order_commands.command()
@@ -170,8 +180,7 @@ def expire(
 def _place_and_tell(
     action: Action, conditions: Conditions, how: How, settings: Config, *, everything: bool, as_json: bool
 ) -> None:
-    if bool(conditions.given()) == everything:
-        raise InputError("say which copies: give conditions such as --campaign, or --all for everything that is held")
+    _refuse_unclear(conditions, how, everything=everything)
     with review_stores(settings) as stores:
         asked = query(conditions, settings, stores.held, stores.ledger, console.now())
         placed = place(settings, stores, action, asked, how)
@@ -180,18 +189,28 @@ def _place_and_tell(
         raise console.found_something()
 
 
+def _refuse_unclear(conditions: Conditions, how: How, *, everything: bool) -> None:
+    """Which copies are meant has to be said, in one way."""
+    if everything and conditions.given():
+        raise InputError("--all is for everything that is held: leave it out, or the conditions")
+    if how.order and not everything and not conditions.given():
+        raise InputError(f"--order {how.order}: give the same conditions as before with it, or --all if that was given")
+    if not everything and not conditions.given():
+        raise InputError("say which copies: give conditions such as --campaign, or --all for everything that is held")
+
+
 def place(settings: Config, stores: ReviewStores, action: Action, asked: HeldQuery, how: How) -> Placed:
     """Give an order about the copies that match, see it carried out, and say what became of it."""
     from .release import Orders  # noqa: PLC0415 - what counts takes a while to load, and most commands need none of it
 
     order = _order(stores, action, how)
-    tallies = stores.held.tally(asked, By.STATE)
-    copies, messages = sum(one.copies for one in tallies), sum(one.messages for one in tallies)
+    copies = sum(one.copies for one in stores.held.tally(asked, By.STATE))
     waiting, _ = stores.held.waiting(order.id) if how.order else (0, 0)
     if not copies and not waiting:
         return Placed()
-    _agree(order, how, copies, messages)
-    again = f"Order {order.id}; to go on with it after an interruption: --order {order.id}"
+    if not how.yes:
+        agree(stores, asked, action, _warning(order, how))
+    again = f"Order {order.id}; to go on with it after an interruption, the same command with --order {order.id}"
     console.err.print(visible(again, "dim"), soft_wrap=True)
     placed, metrics = Placed(order, left=how.no_wait), command_metrics()
     with command_journal(settings) as journal:
@@ -231,24 +250,27 @@ def _order(stores: ReviewStores, action: Action, how: How) -> Order:
     return Order(name, action, at, author, how.why.strip(), how.despite)
 
 
-def _agree(order: Order, how: How, copies: int, messages: int) -> None:
-    """Ask whether it is meant, unless --yes was given."""
-    if how.yes:
-        return
-    held = f"{counted(copies, 'held copy', 'held copies')} of {counted(messages, 'message', 'messages')}"
-    console.err.print(visible(f"{held}. {_warning(order)}"))
+def agree(stores: ReviewStores, asked: HeldQuery, action: Action, warning: str) -> None:
+    """Say what the copies are that match, and ask whether it is meant; does not return if it is not."""
+    by_reason = stores.held.tally(asked, By.REASON)
+    messages = sum(one.messages for one in stores.held.tally(asked, By.STATE))
+    copies = counted(sum(one.copies for one in by_reason), "held copy", "held copies")
+    reasons = ", ".join(f"{one.value or 'no reason'} {one.copies:,}" for one in by_reason)
+    console.err.print(visible(f"{copies} of {counted(messages, 'message', 'messages')} ({reasons})."))
+    console.err.print(visible(warning, "bold"))
     if not sys.stdin.isatty():
         raise InputError("--yes is needed where nobody can be asked; nothing was done")
-    if not Confirm.ask(f"{order.action.capitalize()} them?", console=console.err, default=False):
+    if not Confirm.ask(f"{action.capitalize()} them?", console=console.err, default=False):
         console.err.print("Nothing was done.")
         raise typer.Exit(console.FAILED)
 
 
-def _warning(order: Order) -> str:
+def _warning(order: Order, how: How) -> str:
+    """What cannot be undone."""
     if order.action is not Action.RELEASE:
-        return "They are gone for good."
-    checked = "Each is checked again; those who object do not get it."
-    return f"{checked} Those of whom no consent is known GET it." if order.despite else checked
+        told = "are told where that is due" if how.tell_senders else "are not told"
+        return f"They are gone for good, and their senders {told}."
+    return f"{CHECKED} Those of whom no consent is known GET it." if order.despite else CHECKED
 
 
 @contextmanager
@@ -268,14 +290,14 @@ async def _deliver(
     with _bar("Delivering", stores.held.waiting(name)[0]) as (bar, task):
         async with releasing.for_command(settings, stores, journal, metrics, console.now) as releaser:
             done = await releaser.run(name, lambda so_far: bar.update(task, completed=so_far.copies))
-    placed.unreachable = done.unreachable or done.unavailable
+    placed.unreachable, placed.unavailable = done.unreachable, done.unavailable
 
 
 def _see_to_its_end(stores: ReviewStores, asked: HeldQuery, placed: Placed) -> None:
     """Wait for what a relay took out of our hands, as long as it gets on; then look what became of everything."""
     name = placed.order.id if placed.order else ""
     before, since = -1, monotonic()
-    while not placed.unreachable and (under_way := _under_way(stores, asked, name)):
+    while not (placed.unreachable or placed.unavailable) and (under_way := _under_way(stores, asked, name)):
         if under_way != before:
             before, since = under_way, monotonic()
         elif monotonic() - since > _PATIENCE:
@@ -322,12 +344,12 @@ def placed_document(placed: Placed) -> dict[str, object]:
         "stopped": dict(placed.stopped),
         "waiting": placed.waiting,
         "unreachable": placed.unreachable,
+        "unavailable": placed.unavailable,
     }
 
 
 def _lines(placed: Placed, order: Order) -> Iterator[str]:
-    moved = counted(placed.moved, "copy", "copies")
-    yield f"{_DONE[order.action]} {moved} by order {order.id} of {order.author}: {order.why}"
+    yield _DONE[order.action].format(counted(placed.moved, "copy", "copies"), order.id, order.author, order.why)
     if placed.passed_over:
         yield f"{placed.passed_over:,} were stopped by an earlier run of this order and stay held."
     for state, words in _OUTCOMES.items():
@@ -336,6 +358,8 @@ def _lines(placed: Placed, order: Order) -> Iterator[str]:
     for reason, count in placed.stopped.most_common():
         yield f"  {count:,} stay held: {in_words(reason)}"
     if placed.unreachable:
-        yield "The next hop or the hold store could not be reached."
-    if placed.waiting:
+        yield "None of next_hop.hosts could be reached."
+    if placed.unavailable:
+        yield "The hold store could not be used."
+    if placed.waiting and placed.waiting != placed.states[CopyState.RELEASED]:
         yield f"{placed.waiting:,} wait to be delivered; the relay sees to them while it runs."

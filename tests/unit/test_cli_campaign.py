@@ -92,6 +92,7 @@ def test_a_decision_is_kept_with_who_why_and_until_when(mail: Reviewed) -> None:
     )
     assert result.exit_code == 0
     assert "All workers apply it within a second." in result.stdout
+    assert "Still held: 1 copy. To let them go: consentry held release --campaign acacacac" in result.stdout
     (decision,) = decisions(mail)
     assert (decision.campaign, decision.decided, decision.author) == (OTHER, Decided.IS_SERVICE, "dora")
     assert decision.expires_at - decision.at == 90 * 24 * HOUR
@@ -152,8 +153,33 @@ def test_a_decision_is_applied_to_what_is_held(mail: Reviewed) -> None:
     mail.run("consent", "record", "ben@x.example", "kind=object", "controller=bank")
     mail.run("campaign", "decide", "ab", "is_service", "--why", "rate change", "--author", "dora")
     result = mail.run("campaign", "approve", "ab", "--author", "emil", "--apply-to-held", "--yes")
+    assert result.exit_code == 1  # not all of them went
     assert mail.states() == {"delivered": 2, "held": 2}
     assert mail.hop.reached == [b"anna@x.example"] * 2
     assert "1 stay held: the person objected after it was held" in result.stdout
     (ordered,) = mail.journal("ordered")
     assert (ordered["author"], ordered["despite"]) == ("emil", False)
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_nothing_is_decided_where_nobody_agreed(mail: Reviewed, waits: bool) -> None:
+    """To apply a decision to held copies takes a yes; without one neither the decision nor its approval is kept."""
+    if waits:
+        mail.run("campaign", "decide", "ab", "is_service", "--why", "x", "--author", "dora")
+        result = mail.run("campaign", "approve", "ab", "--author", "emil", "--apply-to-held")
+    else:
+        result = mail.run("campaign", "decide", "ac", "is_service", "--why", "x", "--apply-to-held")
+    assert "--yes is needed" in str(result.exception)
+    assert "go to those who had objected, too" in result.stderr
+    assert not any(decision.in_force(mail.now + HOUR) for decision in decisions(mail))
+    assert mail.states() == {"held": 4}
+
+
+def test_undecided_campaigns_are_found_behind_decided_ones(mail: Reviewed) -> None:
+    """However few are listed, those on which a decision counts take nobody's place."""
+    mail.hold("Q4", "dan@x.example", "eve@x.example", campaign="ad" * 16)
+    for name in (CAMPAIGN, "ad" * 16, "0" * 32):
+        mail.run("campaign", "decide", name, "is_marketing", "--why", "x", "--author", "dora")
+    mail.run("campaign", "approve", CAMPAIGN, "--author", "emil")
+    listed = mail.documents("campaign", "list", "--undecided", "--limit", "1")
+    assert [one["campaign"] for one in listed] == [OTHER]

@@ -320,6 +320,23 @@ def test_an_order_is_not_taken_for_another(two: Reviewed) -> None:
         assert said in str(error)
 
 
+def test_an_order_that_goes_on_needs_its_conditions(two: Reviewed) -> None:
+    """An order does not know which copies were meant; without conditions the message says that they are missing."""
+    two.run("held", "release", "--queue-id", "Q3", "--why", "x", "--yes", "--no-wait")
+    order = two.documents("held", "list", "--state", "released")[0]["order"]
+    assert "same conditions" in str(two.run("held", "release", "--order", order, "--yes").exception)
+    both = two.run("held", "release", "--all", "--queue-id", "Q3", "--why", "x", "--yes").exception
+    assert "--all is for everything" in str(both)
+
+
+def test_what_cannot_be_undone_is_said_before(two: Reviewed) -> None:
+    """An order names how many copies, for which reasons, and what there is no way back from."""
+    for command, warning in (("release", "cannot be called back"), ("discard", "gone for good, and their senders are")):
+        asked = two.run("held", command, "--all", "--why", "x").stderr
+        assert "4 held copies of 3 messages (no_consent 2, objected 1, unsure 1)." in asked
+        assert warning in asked
+
+
 def test_senders_are_told_when_asked_for(two: Reviewed) -> None:
     """Copies that expire with --tell-senders expire by way of a report, where one is wanted; here nobody wants one."""
     result = two.run("held", "expire", "--queue-id", "Q3", "--why", "x", "--yes", "--tell-senders")
