@@ -9,7 +9,7 @@ Memory grows with what one transaction changes. Raises `apsw.Error`.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from typing import Final
 
 import apsw
@@ -18,6 +18,7 @@ from .held import CopyState
 from .hold_codec import CopyRow, MessageRow
 
 Member = tuple[int, str]  # lot and state of a copy
+Members = tuple[Member, ...]  # those of the copies of one message
 LOT_COLUMNS: Final = ("campaign", "label", "declared", "controller", "brand", "topic", "reason", "evidence")
 
 _SELECT_LOT: Final = f"SELECT id FROM lot WHERE {' AND '.join(f'{name} = ?' for name in LOT_COLUMNS)}"  # noqa: S608 - names are ours
@@ -39,13 +40,12 @@ class Counts:
     def __init__(self, connection: apsw.Connection) -> None:
         self._connection = connection
         self._lots: dict[tuple[str, ...], int] = {}
-        self._copies: Counter[Member] = Counter()
-        self._mixes: Counter[str] = Counter()
+        self._changes: Counter[tuple[Members, Members]] = Counter()  # messages, by what they were in and are in now
         self._orders: Counter[str] = Counter()
 
     def clear(self) -> None:
         """Nothing has changed."""
-        for one in (self._lots, self._copies, self._mixes, self._orders):
+        for one in (self._lots, self._changes, self._orders):
             one.clear()
 
     def lot(self, message: MessageRow, copy: CopyRow) -> int:
@@ -66,14 +66,10 @@ class Counts:
             found = self._connection.last_insert_rowid()
         return int(found)
 
-    def changed(self, before: Collection[Member], after: Collection[Member]) -> None:
+    def changed(self, before: Members, after: Members) -> None:
         """The copies of one message were in these lots and states, and are in those now; empty for no message."""
-        self._copies.subtract(before)
-        self._copies.update(after)
-        if before:
-            self._mixes[mix(before)] -= 1
-        if after:
-            self._mixes[mix(after)] += 1
+        if before != after:
+            self._changes[before, after] += 1
 
     def ordered(self, before: str, after: str) -> None:
         """A copy was RELEASED by one order, and is by the other now; empty if it was not, or is not."""
@@ -86,8 +82,9 @@ class Counts:
     def flush(self) -> None:
         """Write what has changed."""
         execute = self._connection.executemany
-        copies = [(lot, state, number) for (lot, state), number in self._copies.items() if number]
-        messages = [(members, number) for members, number in self._mixes.items() if number]
+        changed_copies, changed_mixes = self._totals()
+        copies = [(lot, state, number) for (lot, state), number in changed_copies.items() if number]
+        messages = [(members, number) for members, number in changed_mixes.items() if number]
         execute(_ADD_COPIES, copies)
         gone = [(lot, state) for lot, state, number in copies if number < 0]
         execute("DELETE FROM lot_count WHERE lot = ? AND state = ? AND copies = 0", gone)
@@ -97,6 +94,18 @@ class Counts:
             "UPDATE orders SET waiting = waiting + ?2 WHERE id = ?1", [one for one in self._orders.items() if one[1]]
         )
         self.clear()
+
+    def _totals(self) -> tuple[Counter[Member], Counter[str]]:
+        """By how many the copies of each lot and state, and the messages of each mix, have grown."""
+        copies: Counter[Member] = Counter()
+        mixes: Counter[str] = Counter()
+        for (before, after), messages in self._changes.items():
+            for members, grown in ((before, -messages), (after, messages)):
+                for member in members:
+                    copies[member] += grown
+                if members:
+                    mixes[mix(members)] += grown
+        return copies, mixes
 
     def prune(self, limit: int) -> int:
         """Remove lots that no copy belongs to, so many at most; how many."""
@@ -110,7 +119,7 @@ def mix(members: Iterable[Member]) -> str:
     return " ".join(sorted({f"{lot}:{state}" for lot, state in members}))
 
 
-def members_of(name: str) -> tuple[Member, ...]:
+def members_of(name: str) -> Members:
     """The lots and states of a mix. Raises ValueError."""
     pairs = [member.split(":") for member in name.split(" ")]
     return tuple([(int(lot), state) for lot, state in pairs])

@@ -28,7 +28,7 @@ from .hold_codec import (
     unpack_record,
     with_copies,
 )
-from .hold_counts import Counts, Member
+from .hold_counts import Counts, Member, Members
 from .hold_schema import UNREADABLE, open_file
 from .ports import Known
 from .sealing import Vault
@@ -147,7 +147,7 @@ class HoldDatabase:
         lots = [self._counts.lot(packed.message, copy) for copy in packed.copies]
         copies = zip(lots, packed.copies, strict=True)
         self.connection.executemany(_INSERT_COPY, [(row, lot, *copy) for lot, copy in copies])
-        self._counts.changed((), [(lot, copy.state) for lot, copy in zip(lots, packed.copies, strict=True)])
+        self._counts.changed((), tuple([(lot, copy.state) for lot, copy in zip(lots, packed.copies, strict=True)]))
 
     def change(self, changes: Mapping[int, Change]) -> list[Place]:
         """Change what became of copies of messages, given by row number; which copies are changed.
@@ -159,18 +159,18 @@ class HoldDatabase:
         closed: list[tuple[int]] = []
         for message, copies in self.changing(changes).items():
             change, after, first = changes.get(message, _unchanged), list[Member](), len(updates)
-            for copy in copies:
-                record = copy.record and change(copy.number, copy.record)
-                if record is None or record == copy.record:
-                    after.append((copy.lot, copy.state))
+            for number, lot, digest, record, state in copies:
+                new = record and change(number, record)
+                if new is None or new == record:
+                    after.append((lot, state))
                     continue
-                after.append((copy.lot, record.state))
-                changed.append(Place(message, copy.number))
-                updates.append((*pack_record(copy.digest, record), message, copy.number))
-                self._counts.ordered(_waits_for(copy.record), _waits_for(record))
+                after.append((lot, new.state))
+                changed.append(Place(message, number))
+                updates.append((*pack_record(digest, new), message, number))
+                self._counts.ordered(_waits_for(record), _waits_for(new))
             if len(updates) > first:
-                self._counts.changed([(copy.lot, copy.state) for copy in copies], after)
-                if OPEN.isdisjoint(state for _, state in after):
+                self._counts.changed(_members(copies), tuple(after))
+                if OPEN.isdisjoint([state for _, state in after]):
                     closed.append((message,))
         self.connection.executemany(_UPDATE_RECORD, updates)
         self.connection.executemany("DELETE FROM content WHERE message = ?", closed)
@@ -221,7 +221,7 @@ class HoldDatabase:
     def remove(self, message: int) -> None:
         """Remove a message with its copies and its content."""
         copies = self.changing([message]).get(message, [])
-        self._counts.changed([(copy.lot, copy.state) for copy in copies], ())
+        self._counts.changed(_members(copies), ())
         for copy in copies:
             self._counts.ordered(_waits_for(copy.record), "")
         for table, column in (("content", "message"), ("copy", "message"), ("message", "id")):
@@ -234,7 +234,7 @@ class HoldDatabase:
         if not left:
             self.remove(message)
             return
-        self._counts.changed([(copy.lot, copy.state) for copy in copies], [(copy.lot, copy.state) for copy in left])
+        self._counts.changed(_members(copies), _members(left))
         for copy in copies:
             if copy.number in numbers:
                 self._counts.ordered(_waits_for(copy.record), "")
@@ -321,23 +321,23 @@ class HoldDatabase:
             raise DamagedMessageError(f"the file is damaged where it is kept: {error}") from error
         return Rows(message, cast("list[Sequence[object]]", copies), row)
 
-    def rows_of(self, numbers: Collection[int]) -> dict[int, Rows]:
+    def rows_of(self, numbers: Collection[int], *, content: bool = True) -> dict[int, Rows]:
         """The rows of many messages, by few statements; those of which something cannot be read are left out."""
         try:
-            return self._rows_of(numbers)
+            return self._rows_of(numbers, content=content)
         except UNREADABLE:  # the file is damaged somewhere: what can be read is read one by one
             found: dict[int, Rows] = {}
             for number in numbers:
                 with suppress(DamagedMessageError):
-                    found[number] = self.rows(number)
+                    found[number] = self.rows(number, content=content)
             return found
 
-    def _rows_of(self, numbers: Iterable[int]) -> dict[int, Rows]:
+    def _rows_of(self, numbers: Iterable[int], *, content: bool) -> dict[int, Rows]:
         wanted = (orjson.dumps(list(numbers)).decode(),)
         copies: dict[int, list[Sequence[object]]] = {}
         for message, *copy in cast("Iterator[tuple[int, object]]", self.connection.execute(_MANY_COPIES, wanted)):
             copies.setdefault(message, []).append(copy)
-        contents = dict(_by_first(self.connection.execute(_MANY_CONTENTS, wanted).fetchall()))
+        contents = dict(_by_first(self.connection.execute(_MANY_CONTENTS, wanted).fetchall())) if content else {}
         messages = _by_first(self.connection.execute(_MANY_MESSAGES, wanted).fetchall())
         return {number: Rows(row, copies.get(number, []), contents.get(number)) for number, row in messages}
 
@@ -361,6 +361,10 @@ def _by_first(rows: object) -> Iterator[tuple[int, Sequence[object]]]:
 
 def _unchanged(_: int, _record: CopyRecord) -> None:
     """For what is found where it does not belong, in a damaged file."""
+
+
+def _members(copies: Iterable[Changing]) -> Members:
+    return tuple([(copy.lot, copy.state) for copy in copies])
 
 
 def _into_state(record: CopyRecord, those: Collection[CopyState], state: CopyState, at: int) -> CopyRecord | None:
