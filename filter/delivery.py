@@ -54,16 +54,25 @@ class Sender:
     limits: TimeLimits = field(default_factory=TimeLimits)
 
     async def send(self, mail: MailFrom, recipients: Sequence[RcptTo], content: Sequence[bytes]) -> list[Attempt]:
-        """Send `content` (parts to be joined) to these recipients, in as many transactions as it takes."""
+        """Send `content` (parts to be joined) to these recipients, in as many transactions as it takes.
+
+        All of them share the time of one attempt; what they leave none for is not begun, and UNREACHABLE.
+        """
         attempts: list[Attempt] = []
+        deadline = asyncio.get_running_loop().time() + self.seconds
         for start in range(0, len(recipients), MOST_RECIPIENTS):
-            attempts += await self._transact(mail, recipients[start : start + MOST_RECIPIENTS], content)
+            some = recipients[start : start + MOST_RECIPIENTS]
+            attempts += await self._transact(mail, some, content, deadline)
         return attempts
 
-    async def _transact(self, mail: MailFrom, recipients: Sequence[RcptTo], content: Sequence[bytes]) -> list[Attempt]:
+    async def _transact(
+        self, mail: MailFrom, recipients: Sequence[RcptTo], content: Sequence[bytes], deadline: float
+    ) -> list[Attempt]:
+        if asyncio.get_running_loop().time() >= deadline:
+            return [Attempt(Outcome.UNREACHABLE)] * len(recipients)
         onward = _Onward(self.hop.transaction(mail, self.client))
         try:
-            with self.limits.until(asyncio.get_running_loop().time() + self.seconds):
+            with self.limits.until(deadline):
                 await onward.run(recipients, content)
         except NextHopUnavailableError:
             outcome = Outcome.UNREACHABLE

@@ -10,6 +10,7 @@ Delivery is at least once: what is in doubt is tried again, and so is what a cra
 Raises nothing but CancelledError: a check that fails stops the copy, a delivery that fails defers it.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -61,10 +62,15 @@ class Handler:
     clock: Callable[[], int]
     report: Report
 
-    async def handle(self, claim: Claim) -> Handled:
-        """See to every copy of a claim."""
-        handled = Handled()
+    async def handle(self, claim: Claim, handled: Handled | None = None, begin_before: float = math.inf) -> Handled:
+        """See to every copy of a claim, by what their orders say; `handled` is filled as it goes.
+
+        An order that could not be begun before that time (epoch milliseconds) is left to whoever claims it next.
+        """
+        handled = handled or Handled()
         for order, dues in _by_order(claim):
+            if self.clock() >= begin_before:
+                break
             work = _Work(self, claim.message, order, handled)
             if order.action is Action.RELEASE:
                 await work.release(dues)

@@ -18,9 +18,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeVar
 
+from . import events
 from .events import Event, Line, Outcome
 from .handling import Handled, Handler
-from .held import Claim, CopyState, HeldMail
+from .held import Action, Claim, CopyState, HeldMail
 from .held import Outcome as Recorded
 from .metrics import Metrics
 from .ports import HoldUnavailableError, Journal, Report
@@ -202,11 +203,25 @@ class _Run:
             claim, until = work
             if self._over:
                 self._give_back(claim)
-            elif releaser.clock() + needed < until:  # else it waited too long, and somebody else may have it soon
-                try:
-                    self._note(await releaser.handler.handle(claim))
-                except Exception as error:  # noqa: BLE001 - the lease ends, and it is tried again
-                    releaser.report("release", error)
+                continue
+            handled = Handled()
+            try:
+                # What waited too long is not begun: somebody else may have it soon.
+                await releaser.handler.handle(claim, handled, until - needed)
+            except asyncio.CancelledError:
+                self._note_doubt(claim, handled)
+                raise
+            except Exception as error:  # noqa: BLE001 - the lease ends, and it is tried again
+                releaser.report("release", error)
+            finally:
+                self._note(handled)
+
+    def _note_doubt(self, claim: Claim, handled: Handled) -> None:
+        """Say that copies may have arrived whose attempt was cut off, and will be tried again when the lease ends."""
+        delivers = any(order.action is Action.RELEASE for order in claim.orders)
+        if delivers and len(handled.outcomes) < len(claim.places):
+            handled.in_doubt += 1
+            handled.lines.append(events.plain(Event.IN_DOUBT, claim.message.queue_id, self._releaser.clock()))
 
     def _note(self, handled: Handled) -> None:
         self._outcomes += handled.outcomes

@@ -316,6 +316,39 @@ def test_an_attempt_does_not_outlast_its_lease(world: ReleaseWorld) -> None:
     assert world.state("ann") is CopyState.RELEASED
 
 
+def test_many_recipients_take_no_longer_than_their_lease(world: ReleaseWorld) -> None:
+    """All transactions of an attempt share its time: no further one is begun against a next hop that has used it up."""
+    names = [f"p{number}" for number in range(2 * MOST_RECIPIENTS)]
+    world.settings = replace(SETTINGS, batch=500, attempt=0.05)
+    released(world, *names)
+    world.script.fail["hop.data"] = fakes.HANG
+    world.deliver()
+    assert [len(one.recipients) for one in world.hop.transactions] == [MOST_RECIPIENTS]
+    assert Counter(row.outcome for row in world.mail.rows.values()) == {"in_doubt": 100, "unreachable": 100}
+
+
+def test_each_order_of_a_message_is_begun_within_the_lease(world: ReleaseWorld) -> None:
+    """What the copies of one order took may leave no time for those of another, which are left to the next claim."""
+    world.hold("ann", "bob")
+    agree(world, "ann", "bob")
+    for number, name in enumerate(("ann", "bob")):
+        (line,) = (line for line in world.mail.lines(HeldQuery()) if line.place.number == number)
+        world.orders.move(world.orders.keep(world.order(name=name)), CopyState.RELEASED, [line])
+    waited = world.script.wait
+
+    async def wait(call: str) -> None:
+        await waited(call)
+        if call == "hop.data":
+            world.pass_time(55_000)
+
+    world.script.wait = wait  # type: ignore[method-assign]
+    world.deliver()
+    assert len(world.reached) == 1
+    world.pass_time(MINUTE)
+    world.deliver()
+    assert sorted(world.reached) == [path("ann"), path("bob")]
+
+
 def test_only_what_was_asked_for_is_delivered(world: ReleaseWorld) -> None:
     """A command delivers the copies of its own order."""
     world.hold("ann", campaign="c1")
@@ -433,6 +466,32 @@ def test_a_cancelled_run_records_what_it_knows(world: ReleaseWorld) -> None:
 
     asyncio.run(once())
     assert world.state("ann") is CopyState.DELIVERED
+
+
+def test_an_attempt_that_is_cut_off_is_in_doubt(world: ReleaseWorld) -> None:
+    """The journal says so, as it is tried again; and what was known of other copies of the message is recorded."""
+    world.hold("ann", "bob")
+    agree(world, "ann", "bob")
+    for number, name in enumerate(("o1", "o2")):
+        (line,) = (line for line in world.mail.lines(HeldQuery()) if line.place.number == number)
+        world.orders.move(world.orders.keep(world.order(name=name)), CopyState.RELEASED, [line])
+
+    async def once() -> None:
+        releaser = world.releaser()
+        run = asyncio.create_task(releaser.run())
+        while not world.reached:  # noqa: ASYNC110 - a few rounds of the loop
+            await asyncio.sleep(0)
+        world.script.fail["hop.data"] = fakes.HANG
+        await world.script.hanging.wait()
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+        releaser.close()
+
+    asyncio.run(once())
+    assert world.mail.states() == {"delivered": 1, "released": 1}
+    (line,) = world.journal.of(Event.IN_DOUBT)
+    assert line["queue_id"] == "Q1"
 
 
 def test_a_fault_of_the_store_ends_the_round_in_order(world: ReleaseWorld) -> None:
