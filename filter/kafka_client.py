@@ -8,15 +8,18 @@ Reads the files that settings name. Raises ConfigError (see `credentials`).
 """
 
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final
 
 from . import credentials
-from .config_kafka import KafkaSettings, KafkaTls, Sasl
+from .config_kafka import FirstOffset, KafkaSettings, KafkaTls, Sasl
+from .kafka_output import KafkaOptions
 
 TRANSACTION_TIMEOUT: Final = 60_000  # milliseconds; brokers allow 15 min by default
 _REQUEST_TIMEOUT: Final = 20_000  # milliseconds
 _REBALANCE: Final = 60_000  # milliseconds at least that members have to give up their partitions
 _MOST_HEARTBEATS: Final = 3_000  # milliseconds between them at most
+_FENCE_BEATS: Final = 2  # heartbeats in which a member that was left behind hears of it
 _NEVER: Final = 7 * 86_400_000  # milliseconds; a stall is noticed by ourselves
 _FETCH_WAIT: Final = 100  # milliseconds; a partition just read to its end waits for so long behind the others
 _FETCH: Final = 4 << 20  # octets of one partition in one answer
@@ -80,6 +83,25 @@ def transactional(kafka: KafkaSettings, partition: int) -> dict[str, Any]:
     """The producer of one input partition: whoever starts it with this name fences the one before."""
     name = f"consentry-{kafka.group}-{kafka.topic}-{partition}"
     return {**producer(kafka), "transactional_id": name, "transaction_timeout_ms": TRANSACTION_TIMEOUT}
+
+
+def options(kafka: KafkaSettings) -> KafkaOptions:
+    """Everything that the Kafka door is told."""
+    heartbeat = consumer(kafka)["heartbeat_interval_ms"] / 1000
+    return KafkaOptions(
+        topic=kafka.topic,
+        outputs=kafka.outputs,
+        group=kafka.group,
+        from_beginning=kafka.first_offset is FirstOffset.EARLIEST,
+        connection=connection(kafka),
+        consumer=consumer(kafka),
+        producer=partial(transactional, kafka),
+        batch_records=kafka.batch_records,
+        batch_size=kafka.batch_size,
+        batch_time=kafka.batch_time.total_seconds(),
+        stall_timeout=kafka.stall_timeout.total_seconds(),
+        fence_pause=_FENCE_BEATS * heartbeat,
+    )
 
 
 def milliseconds(duration: timedelta) -> int:
