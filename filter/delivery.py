@@ -99,8 +99,7 @@ class _Onward:
 
     async def run(self, recipients: Sequence[RcptTo], content: Sequence[bytes]) -> None:
         taken = []
-        for number, recipient in enumerate(recipients):
-            reply = await self.transaction.rcpt(recipient)
+        for number, reply in enumerate(await self.transaction.begin(recipients)):
             if reply.ok:
                 taken.append(number)
             else:

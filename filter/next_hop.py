@@ -138,7 +138,10 @@ class SmtpNextHop:
 class SmtpTransaction:
     """One mail transaction, as `ports.NextHopTransaction` describes it. One call at a time, but `abort` at any time."""
 
-    __slots__ = ("_accepted", "_client", "_connection", "_hosts", "_mail", "_over", "_pool", "_refusal")
+    __slots__ = (
+        *("_accepted", "_client", "_connection", "_hosts", "_mail", "_over", "_pool", "_refusal"),
+        *("_start", "_with_data"),
+    )
 
     def __init__(self, hosts: _Hosts, mail: MailFrom, client: Client) -> None:
         self._hosts = hosts
@@ -149,6 +152,8 @@ class SmtpTransaction:
         self._refusal: Reply | None = None  # of MAIL: the answer to every recipient
         self._accepted: list[RcptTo] = []
         self._over = ""  # why nothing can be sent any more
+        self._with_data = False  # whether DATA goes out in the flight of MAIL
+        self._start: ServerReply | None = None  # the answer to DATA, if it did
 
     async def rcpt(self, recipient: RcptTo) -> Reply:
         """See `ports`."""
@@ -165,6 +170,11 @@ class SmtpTransaction:
             self._lost(error)
             raise
         return self._answer(recipient, reply)
+
+    async def begin(self, recipients: Sequence[RcptTo]) -> Sequence[Reply]:
+        """See `ports`. MAIL, RCPTs and DATA are one flight where the next hop takes that (RFC 2920 section 3.1)."""
+        self._with_data = True
+        return await self._open(tuple(recipients))
 
     async def restart(self, recipients: Sequence[RcptTo]) -> Reply | None:
         """See `ports`. If the connection was lost meanwhile, on another."""
@@ -184,6 +194,7 @@ class SmtpTransaction:
             return NO_RECIPIENTS
         whole = b"".join(content)
         try:
+            self._with_data = False
             if not connection.in_step:
                 connection = await self._begin_again()
             obstacle = commands.content_obstacle(whole, connection.capabilities)
@@ -244,7 +255,7 @@ class SmtpTransaction:
         self, pool: Pool, connection: Connection, recipients: tuple[RcptTo, ...], *, release: bool = True
     ) -> list[Reply]:
         """MAIL and RCPTs on this connection. `release`: give it back too if it fails (else only for other reasons)."""
-        self._pool = self._connection = None
+        self._pool = self._connection = self._start = None
         self._accepted = []
         self._hosts.capabilities = connection.capabilities
         try:
@@ -256,10 +267,10 @@ class SmtpTransaction:
         except BaseException:
             pool.release(connection)
             raise
-        if self._over:  # aborted meanwhile
-            pool.release(connection)
-            raise NextHopUnavailableError(self._over)
         self._pool, self._connection = pool, connection
+        if self._over:  # aborted meanwhile
+            self._give_back()
+            raise NextHopUnavailableError(self._over)
         return answers
 
     async def _send_envelope(self, connection: Connection, recipients: tuple[RcptTo, ...]) -> list[Reply]:
@@ -276,9 +287,14 @@ class SmtpTransaction:
         mail = len(before)
         lines = [*before, commands.mail_command(self._mail, capabilities)]
         lines += [commands.rcpt_command(recipient, capabilities) for recipient in recipients]
+        with_data = self._with_data and "PIPELINING" in capabilities
+        if with_data:
+            lines.append(commands.DATA)
         connection.uses += 1
         connection.needs_reset = True
         replies = await self._exchange(connection, lines, mail)
+        if with_data:
+            self._start = replies.pop()
         if resets and not replies[0].ok:
             connection.end("RSET refused")
             raise ConnectionFailedError(connection.ended)
@@ -307,10 +323,12 @@ class SmtpTransaction:
         return replies
 
     async def _hand_over(self, connection: Connection, content: bytes) -> Reply:
-        """DATA, the content (dots stuffed), and what the server says to it."""
+        """DATA, if it is not sent yet, the content (dots stuffed), and what the server says to it."""
         options = self._hosts.options
-        (reply,) = await connection.exchange(commands.DATA, 1, options.command_timeout)
-        _check_open(reply)
+        reply, self._start = self._start, None
+        if reply is None:
+            (reply,) = await connection.exchange(commands.DATA, 1, options.command_timeout)
+            _check_open(reply)
         if reply.code != _START_MAIL:
             if reply.code // 100 not in _REFUSALS:
                 connection.end("DATA answered with neither 354 nor a refusal")
@@ -345,9 +363,11 @@ class SmtpTransaction:
         self._give_back()
 
     def _give_back(self) -> None:
-        pool, connection = self._pool, self._connection
-        self._pool = self._connection = None
+        pool, connection, start = self._pool, self._connection, self._start
+        self._pool = self._connection = self._start = None
         if pool is not None and connection is not None:
+            if start is not None and start.code == _START_MAIL:
+                connection.end("a message was announced and not sent")  # what comes next would be taken for it
             pool.release(connection)
 
 

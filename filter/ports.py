@@ -38,6 +38,12 @@ class NextHopTransaction(Protocol):
         If MAIL is refused, every recipient gets that reply. Raises NextHopUnavailableError.
         """
 
+    async def begin(self, recipients: Sequence[RcptTo]) -> Sequence[Reply]:
+        """Offer all recipients at once, instead of `rcpt`, when the message is at hand; the answer to each.
+
+        As `rcpt` otherwise. `data` is to follow at once, or `abort`: the next hop may have been told that it does.
+        """
+
     async def restart(self, recipients: Sequence[RcptTo]) -> Reply | None:
         """Begin anew for these recipients only (RSET, MAIL, RCPT...); the first refusal, or None if all are taken.
 

@@ -73,6 +73,10 @@ class Transaction:
             self.recipients.append(recipient)
         return reply
 
+    async def begin(self, recipients: Sequence[RcptTo]) -> list[Reply]:
+        """Each as `rcpt`."""
+        return [await self.rcpt(recipient) for recipient in recipients]
+
     async def restart(self, recipients: Sequence[RcptTo]) -> Reply | None:
         """The first refusal that is scripted for the second time of asking."""
         await self._hop.script.wait(f"{self._hop.name}.restart")

@@ -173,6 +173,120 @@ def test_a_refused_sender_is_the_answer_to_every_recipient():
     assert setting.server.messages == [STUFFED]
 
 
+def test_a_message_at_hand_takes_two_round_trips():
+    """MAIL, every RCPT and DATA are one flight (RFC 2920 section 3.1); each recipient has its own answer."""
+
+    async def scenario(setting: Setting) -> None:
+        setting.server.script["RCPT"] = {ANN_LINE: b"550 5.1.1 No such user\r\n"}.get
+        transaction = setting.begin()
+        answers = await transaction.begin([ANN, BEN])
+        assert answers == [replies.relayed(550, [b"5.1.1 No such user"]), replies.relayed(250, [b"2.1.0 Ok"])]
+        assert (await transaction.data(CONTENT)).ok
+        assert (await setting.send(BEN)).ok
+
+    setting = run(scenario)
+    assert setting.server.messages == [STUFFED, STUFFED]
+    assert setting.server.transports[0].writes[1:3] == [
+        MAIL_LINE + b"\r\n" + ANN_LINE + b"\r\n" + BEN_LINE + b"\r\nDATA\r\n",
+        STUFFED + b".\r\n",
+    ]
+    assert len(setting.server.transports) == 1
+
+
+def test_a_message_at_hand_goes_step_by_step_where_nothing_is_pipelined():
+    """Without PIPELINING DATA waits for the answers to RCPT."""
+
+    async def scenario(setting: Setting) -> None:
+        transaction = setting.begin()
+        assert all(answer.ok for answer in await transaction.begin([ANN]))
+        assert b"DATA" not in setting.server.lines()
+        assert (await transaction.data(CONTENT)).ok
+
+    setting = run(scenario, MemoryHop(keywords=("8BITMIME",)))
+    assert setting.server.messages == [STUFFED]
+
+
+@pytest.mark.parametrize("verb", ["MAIL", "RCPT"])
+@pytest.mark.parametrize("reply", [b"354 go on\r\n", b"554 5.5.1 no valid recipients\r\n"])
+def test_what_was_announced_and_is_not_sent_leaves_no_connection_that_waits_for_it(verb: str, reply: bytes):
+    """With nobody taken nothing is sent, even if DATA is answered with 354: then the connection is not used again."""
+
+    async def scenario(setting: Setting) -> None:
+        setting.server.script[verb] = once(b"550 5.7.1 No\r\n")
+        setting.server.script["DATA"] = once(reply)
+        transaction = setting.begin()
+        assert [answer.code for answer in await transaction.begin([ANN])] == [550]
+        await transaction.abort()
+        assert (await setting.send()).ok
+
+    setting = run(scenario)
+    assert setting.server.messages == [STUFFED]
+    assert len(setting.server.transports) == 1 + reply.startswith(b"354")
+
+
+@pytest.mark.parametrize("code", [451, 554])
+def test_a_message_at_hand_may_be_refused_at_data(code: int):
+    """A refusal of DATA in the flight is the answer to the message, and the connection is used again."""
+
+    async def scenario(setting: Setting) -> None:
+        setting.server.script["DATA"] = once(b"%d no\r\n" % code)
+        transaction = setting.begin()
+        assert (await transaction.begin([ANN]))[0].ok
+        assert (await transaction.data(CONTENT)).code == code
+        assert (await setting.send()).ok
+
+    setting = run(scenario)
+    assert len(setting.server.transports) == 1
+    assert setting.server.messages == [STUFFED]
+
+
+def test_content_that_cannot_go_there_ends_the_connection_that_waits_for_it():
+    """Octets over 127 do not go to a next hop without 8BITMIME; a connection that waits for them ends."""
+
+    async def scenario(setting: Setting) -> None:
+        transaction = setting.begin()
+        await transaction.begin([ANN])
+        assert await transaction.data((b"\xff\r\n",)) == replies.EIGHT_BIT_REFUSED
+        assert (await setting.send()).ok
+
+    setting = run(scenario, MemoryHop(keywords=("PIPELINING",)))
+    assert setting.server.messages == [STUFFED]
+    assert len(setting.server.transports) == 2
+
+
+def test_an_abort_during_the_flight_leaves_no_connection_that_waits_for_a_message():
+    """What the server says to DATA after an abort does not make the next message a part of this one."""
+
+    async def scenario(setting: Setting) -> None:
+        transaction = setting.begin()
+        beginning = asyncio.create_task(transaction.begin([ANN]))
+        announced = asyncio.Event()
+        setting.server.on_write = lambda _, octets: announced.set() if octets.endswith(b"DATA\r\n") else None
+        await announced.wait()
+        await transaction.abort()
+        with pytest.raises(NextHopUnavailableError):
+            await beginning
+        assert (await setting.send()).ok
+
+    setting = run(scenario)
+    assert setting.server.messages == [STUFFED]
+
+
+def test_a_connection_lost_after_the_flight_is_replaced():
+    """Nothing was handed over yet: the message is announced anew on another connection, and sent once."""
+
+    async def scenario(setting: Setting) -> None:
+        transaction = setting.begin()
+        await transaction.begin([ANN])
+        setting.server.transports[0].lose()
+        await settle()
+        assert (await transaction.data(CONTENT)).ok
+
+    setting = run(scenario)
+    assert setting.server.messages == [STUFFED]
+    assert len(setting.server.transports) == 2
+
+
 def test_no_data_without_a_recipient():
     """With every RCPT refused DATA is not sent, so that no server can answer it with 354 (D13)."""
 
