@@ -24,8 +24,9 @@ class CampaignDecision(NamedTuple):
     """A reviewer's word on a campaign. One that needs a second approver (`needs_second`) waits until there is one, who
     is not the author; until then an earlier one stands.
 
-    `evidence` names the rules that had found promotion in the campaign when it was decided. That it is service covers
-    no more than those: a fingerprint leaves out much of a text, and what nobody saw nobody decided.
+    `evidence` names the rules that had found promotion in the campaign when it was decided, and the doubts there were
+    about its messages (`policy.doubts`). That it is service covers no more than those: a fingerprint leaves out much of
+    a text, and what nobody saw nobody decided.
     """
 
     campaign: str
@@ -39,18 +40,18 @@ class CampaignDecision(NamedTuple):
     approved_at: int = 0
     withdrawn_at: int = 0
     withdrawn_by: str = ""
-    evidence: str = ANY_EVIDENCE  # ids of rules, a space between two
+    evidence: str = ANY_EVIDENCE  # ids of rules and words for doubts, a space between two
 
     @property
     def waits(self) -> bool:
         """Whether a second approver is missing."""
         return self.needs_second and not self.approver
 
-    def covers(self, rules: Iterable[str]) -> bool:
-        """Whether it was made in sight of what these rules find: promotion, in a message of the campaign."""
+    def covers(self, found: Iterable[str]) -> bool:
+        """Whether it was made in sight of these: rules that find promotion in a message of the campaign, and doubts."""
         if self.decided is Decided.IS_MARKETING or self.evidence == ANY_EVIDENCE:
             return True
-        return set(rules).issubset(self.evidence.split())
+        return set(found).issubset(self.evidence.split())
 
     def in_force(self, at: int) -> bool:
         """Whether it counts at that time."""

@@ -11,6 +11,7 @@ from .cli_options import AsJson, Author, ConfigFile, Why, Yes, login_name
 from .cli_orders import How, NoWait, Placed, agree, place, tell
 from .cli_query import campaign_name, milliseconds
 from .config import Config
+from .decision_evidence import evidence_of
 from .display import counted, visible
 from .errors import InputError
 from .explain import decided_line
@@ -160,7 +161,6 @@ def decide(
     with review_stores(settings) as stores:
         name = campaign_name(campaign, stores.held, stores.ledger)
         held = _held(stores, name)
-        seen = stores.held.tally(HeldQuery(campaign=name, states=frozenset()), By.RULE)
         bound = settings.campaign.second_approver_from
         decision = CampaignDecision(
             campaign=name,
@@ -170,7 +170,7 @@ def decide(
             at=at,
             expires_at=at + milliseconds("--expires", expires) if expires else 0,
             needs_second=bool(bound) and held >= bound,
-            evidence=" ".join(sorted(one.value for one in seen)),
+            evidence=evidence_of(stores.held, name, settings.decision_policy()),
         )
         if apply_to_held and not yes and not decision.waits:
             _agree(stores, name)

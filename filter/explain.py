@@ -34,7 +34,7 @@ from .display import visible
 from .labels import Label, SegmentLabel
 from .law import LawRule, cited
 from .message import DefectCode
-from .policy import Disposition, Reason, Trouble, covers
+from .policy import Disposition, Reason, Trouble
 from .stream import Mode
 
 MEANING: Final = {
@@ -100,7 +100,7 @@ BECAUSE: Final = {
     Reason.DECIDED_SERVICE: "a reviewer decided that this campaign is service",
     Reason.DECIDED_MARKETING: "a reviewer decided that this campaign is marketing",
     Reason.REJECTED: "rejected by policy, after copies for others had been taken",
-    Reason.DECISION_OUTGROWN: "a reviewer decided on this campaign, but had not seen what is promoted here",
+    Reason.DECISION_OUTGROWN: "a reviewer decided on this campaign, but had not seen what is found here",
 }
 _UNKNOWN: Final = {
     UnknownBecause.NO_RECORD: "there is no record for this organisation, channel and topic",
@@ -260,11 +260,11 @@ def _campaign(decision: Decision) -> Iterable[RenderableType]:
     if decision.campaign:
         yield Text(f"Campaign {decision.campaign}", style="dim")
     if decided := decision.decided:
-        if covers(decided, decision.classification):
+        if any(Reason.DECISION_OUTGROWN in one.verdict.notes for one in decision.recipients):
+            yield Text("A reviewer decided on it, but had not seen what is found here: that does not count.")
+        else:
             acts = "service, whatever its content" if decided.decided is Decided.IS_SERVICE else "marketing"
             yield Text.assemble("A reviewer decided: its messages are treated as ", (acts, "bold yellow"), ".")
-        else:
-            yield Text("A reviewer decided on it, but had not seen what is promoted here: that does not count.")
         yield Padding(decided_line(decided), (0, 0, 0, 4))
 
 
@@ -279,7 +279,7 @@ def decided_line(decision: CampaignDecision) -> Text:
         parts.append(f"withdrawn by {decision.withdrawn_by}, {moment(decision.withdrawn_at)}")
     parts.append(f"until {moment(decision.expires_at)}" if decision.expires_at else "until it is withdrawn")
     if decision.decided is Decided.IS_SERVICE and decision.evidence != ANY_EVIDENCE:
-        parts.append(f"in sight of what these rules find: {decision.evidence or 'none'}")
+        parts.append(f"in sight of what was found until then: {decision.evidence or 'none'}")
     return visible("; ".join(parts))
 
 

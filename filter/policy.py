@@ -94,6 +94,7 @@ _TROUBLE_REASON: Final = {
 }
 # A line of text beside pictures says little about what they show: more than one service phrase is asked for.
 _PICTURES: Final = frozenset({DefectCode.IMAGE_ONLY})
+_UNREAD: Final = "unread:"
 _NO_BASIS: Final = frozenset({_O, _U})
 _DECIDED: Final = {Decided.IS_SERVICE: Reason.DECIDED_SERVICE, Decided.IS_MARKETING: Reason.DECIDED_MARKETING}
 
@@ -153,7 +154,7 @@ def decide(
     A decision that does not cover what was found now counts for nothing, and is noted.
     """
     state = _U if isinstance(consent, Trouble) else consent.state
-    outgrown = decision is not None and not covers(decision, judged)
+    outgrown = decision is not None and not covers(decision, judged, policy)
     decision = None if outgrown else decision
     would, reason = _enforced(judged, consent, policy, null_sender=null_sender, decided=decision)
     notes: tuple[Reason, ...] = (Reason.DECISION_OUTGROWN,) if outgrown else ()
@@ -172,9 +173,32 @@ def decide(
     return Verdict(done, would, reason, state, notes, judged.decisive_rules)
 
 
-def covers(decision: CampaignDecision, judged: Classification | Facts) -> bool:
+def covers(decision: CampaignDecision, judged: Classification | Facts, policy: Policy) -> bool:
     """Whether a decision on a campaign was made in sight of what is found in this message of it."""
-    return not judged.label.promotional or decision.covers(judged.decisive_rules)
+    return decision.covers(to_be_seen(judged, policy))
+
+
+def to_be_seen(judged: Classification | Facts, policy: Policy) -> tuple[str, ...]:
+    """What a reviewer must know of a message to call it service: the rules that find promotion, and every doubt."""
+    rules = judged.decisive_rules if judged.label.promotional else ()
+    return (*rules, *doubts(judged, policy))
+
+
+def doubts(judged: Classification | Facts, policy: Policy) -> tuple[str, ...]:
+    """Why mail is held from those without a basis though no promotion is found in it, or no more is: words for
+    content that nobody read ("unread:" and its defect), for words that were disguised, and for a high score.
+
+    None of them shows in a campaign's name.
+    """
+    service, threshold = judged.service_shown, judged.threshold
+    needed = 2 * threshold if _PICTURES & set(judged.unread) else threshold
+    unread = sorted(set(judged.unread) - {DefectCode.ATTACHMENT}) if service < needed else ()
+    found = [_UNREAD + defect for defect in unread]
+    if judged.obfuscated:
+        found.append("obfuscated")
+    if not judged.label.promotional and judged.score >= policy.unsure_from and service < threshold:
+        found.append("unsure")
+    return tuple(found)
 
 
 def unscanned(policy: Policy, *, mode: Mode = Mode.ENFORCE, null_sender: bool = False) -> Verdict:
@@ -226,13 +250,9 @@ def _service(
     """
     if decided:
         return policy.table[Label.SERVICE][state], Reason.SERVICE
-    if state in _NO_BASIS:
-        service, threshold = judged.service_shown, judged.threshold
-        needed = 2 * threshold if _PICTURES & set(judged.unread) else threshold
-        if set(judged.unread) - {DefectCode.ATTACHMENT} and service < needed:
+    if state in _NO_BASIS and (doubted := doubts(judged, policy)):
+        if doubted[0].startswith(_UNREAD):
             return policy.on_unread_content, Reason.UNREAD_CONTENT
-        doubtful = judged.score >= policy.unsure_from and service < threshold
-        if doubtful or judged.obfuscated:
-            return policy.on_unsure, Reason.UNSURE
+        return policy.on_unsure, Reason.UNSURE
     label = judged.label
     return policy.table[label][state], Reason.SURVEY if label is Label.SURVEY else Reason.SERVICE

@@ -69,7 +69,7 @@ def recheck(
     state = None if isinstance(consent, Trouble) else consent.state
     objects = _objects(copy, consent)
     service = decision is not None and decision.decided is Decided.IS_SERVICE
-    if decision and facts and not covers(decision, facts):
+    if decision and facts and not covers(decision, facts, policy):
         service = False
     stop = _stop(copy, consent, objects=objects, service=service)
     if stop:

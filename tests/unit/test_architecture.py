@@ -182,6 +182,7 @@ OUTERMOST = (
     "app",
     "relay_settings",
     "reviewing",
+    "decision_evidence",
     "releasing",
     "relay_held",
     "relay",

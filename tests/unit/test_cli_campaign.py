@@ -126,6 +126,16 @@ def test_a_decision_names_the_evidence_it_was_made_on(mail: Reviewed) -> None:
     assert not decided.covers([*rules, "another-rule"])
 
 
+def test_a_decision_names_the_doubts_there_were(mail: Reviewed) -> None:
+    """Those of every reason for which copies were held, and none that nobody could have seen."""
+    picture = b"Content-Type: text/html\r\nSubject: Hi\r\n\r\n<p>Hello</p><img src='https://x.example/a.png'>\r\n"
+    mail.hold("Q8", "dora@x.example", reason="unread_content", content=picture)
+    (unseen,) = mail.documents("campaign", "decide", OTHER, "is_service", "--why", "a recall")
+    assert "unread:" not in unseen["evidence"]
+    (seen,) = mail.documents("campaign", "decide", CAMPAIGN, "is_service", "--why", "a recall")
+    assert "unread:image_only" in seen["evidence"].split()
+
+
 def test_big_campaigns_take_two_people(mail: Reviewed) -> None:
     """A decision on many held copies waits until somebody other than its author approves it."""
     result = mail.run("campaign", "decide", "ab", "is_service", "--why", "x", "--author", "dora", "--apply-to-held")

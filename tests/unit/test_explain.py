@@ -71,15 +71,15 @@ DECIDED = CampaignDecision(
 
 
 def test_an_outgrown_decision_is_told() -> None:
-    """The page says that a reviewer decided before what is promoted here was seen, and that this does not count."""
+    """The page says that a reviewer decided before what is found here was seen, and that this does not count."""
     outgrown = DECIDED._replace(evidence="another-rule")
     deciding = dataclasses.replace(decider(Consents()), fingerprint=lambda _: "c0ffee", decisions=lambda _: outgrown)
     decision = deciding.decide(PROMOTION, "b@bank.example", ["never@x.example"], 5)
     shown = StringIO()
     Console(width=200, file=shown).print(page(decision, {}, "x.eml"))
     text = shown.getvalue()
-    assert "had not seen what is promoted here: that does not count." in text
-    assert "in sight of what these rules find: another-rule" in text
+    assert "had not seen what is found here: that does not count." in text
+    assert "in sight of what was found until then: another-rule" in text
     assert decision.recipients[0].verdict.disposition is not Disposition.RELAY
 
 

@@ -9,7 +9,7 @@ from filter.classify import Classification, Classifier
 from filter.consent import ANY, Capture, ConsentAnswer, ConsentEvent, ConsentState, EventKind, Scope
 from filter.labels import Channel, Label, SegmentKind, SegmentLabel
 from filter.message import Defect, DefectCode, Message, Segment
-from filter.policy import DEFAULT_TABLE, Disposition, Policy, Reason, Trouble, acting_label, decide, unscanned
+from filter.policy import DEFAULT_TABLE, Disposition, Policy, Reason, Trouble, acting_label, decide, doubts, unscanned
 from filter.rules import Rule, compile_rules
 from filter.stream import Mode
 from filter.weights import Weights
@@ -247,6 +247,44 @@ def test_decided_service_covers_what_the_reviewer_saw() -> None:
     assert Reason.DECISION_OUTGROWN not in harmless.notes
     marketing = decide(found, refused, POLICY, decision=IS_MARKETING._replace(evidence=""))
     assert Reason.DECISION_OUTGROWN not in marketing.notes
+
+
+@pytest.mark.parametrize(
+    ("text", "defects", "doubted"),
+    [
+        ("hello", (DefectCode.ENCRYPTED,), {"unread:encrypted"}),
+        ("service", (DefectCode.IMAGE_ONLY,), {"unread:image_only"}),
+        ("service", (DefectCode.OBFUSCATED,), {"obfuscated"}),
+        ("whiff", (), {"unsure"}),
+        ("whiff", (DefectCode.ENCRYPTED, DefectCode.OBFUSCATED), {"unread:encrypted", "obfuscated", "unsure"}),
+        ("promotion", (DefectCode.IMAGE_ONLY,), {"unread:image_only"}),
+        ("promotion", (DefectCode.OBFUSCATED,), {"obfuscated"}),
+    ],
+)
+def test_decided_service_covers_no_doubt_that_its_reviewer_had_not(
+    text: str, defects: tuple[DefectCode, ...], doubted: set[str]
+) -> None:
+    """Pictures, text that cannot be read and disguised words are no part of what a campaign is known by: a copy with
+    such, where those decided on had none, is held as if nobody had decided.
+    """
+    found, unknown = judged(text, *defects), answer(ConsentState.UNKNOWN)
+    assert set(doubts(found, POLICY)) == doubted
+    rules = " ".join(found.decisive_rules)
+    blind = decide(found, unknown, POLICY, decision=IS_SERVICE._replace(evidence=rules))
+    assert (blind.disposition, blind.notes) == (HOLD, (Reason.DECISION_OUTGROWN,))
+    aware = decide(found, unknown, POLICY, decision=IS_SERVICE._replace(evidence=" ".join([rules, *doubted])))
+    assert (aware.disposition, aware.reason) == (RELAY, Reason.DECIDED_SERVICE)
+
+
+@pytest.mark.parametrize(
+    ("text", "defect"),
+    [("hello", DefectCode.ATTACHMENT), ("service", DefectCode.ENCRYPTED), ("service and help", DefectCode.IMAGE_ONLY)],
+)
+def test_what_is_in_no_doubt_needs_no_decision(text: str, defect: DefectCode) -> None:
+    """Nothing is outgrown by what would not be held anyway."""
+    verdict = decide(judged(text, defect), answer(ConsentState.UNKNOWN), POLICY, decision=IS_SERVICE)
+    assert (verdict.disposition, Reason.DECISION_OUTGROWN in verdict.notes) == (RELAY, False)
+    assert doubts(judged(text, defect), POLICY) == ()
 
 
 @pytest.mark.parametrize("decision", [IS_SERVICE, IS_MARKETING])
