@@ -14,25 +14,25 @@ import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from hashlib import blake2b
 from itertools import pairwise
 from types import TracebackType
 from typing import Final, NamedTuple
 
 import orjson
 
+from . import hold_octets
 from .envelope import MailFrom, RcptTo
 from .errors import ConsentryError
 from .held import CopyState, HeldLine, Place
 from .policy import Disposition
-from .ports import HeldCopy, HeldMessage
+from .ports import HeldCopy, HeldMessage, KafkaOrigin
 from .sealing import MessageKey, SealError, Vault
 
 LEVEL: Final = 1  # of zlib: on mail, level 6 saves an eighth of the space for twice the processor time
 
 
 class MessageRow(NamedTuple):
-    """A message as it is stored. `mail` (path and parameters) and `trace` are sealed."""
+    """A message as it is stored. `mail` (path and parameters), `trace` and `origin` (empty: SMTP) are sealed."""
 
     queue_id: str
     received_at: int
@@ -41,6 +41,7 @@ class MessageRow(NamedTuple):
     mail_eight_bit: int
     mail_smtputf8: int
     trace: bytes
+    origin: bytes
     label: str
     score: float
     ruleset: str
@@ -152,15 +153,16 @@ def pack(message: HeldMessage, vault: Vault) -> Packed:
     if len(body) >= len(message.content):
         codec, body = Codec.PLAIN, message.content
     mail, queue_id = message.mail, message.queue_id
-    fields = _plain(
+    fields = hold_octets.plain(
         (
             queue_id,
             message.received_at,
-            key.seal(_address(mail.path, mail.params), _about(queue_id, "mail")),
+            key.seal(hold_octets.address(mail.path, mail.params), _about(queue_id, "mail")),
             mail.size,
             int(mail.eight_bit),
             int(mail.smtputf8),
             key.seal(message.trace, _about(queue_id, "trace")),
+            _seal_origin(message, key),
             message.label,
             float(message.score),
             message.ruleset,
@@ -175,7 +177,7 @@ def pack(message: HeldMessage, vault: Vault) -> Packed:
         )
     )
     return Packed(
-        MessageRow(*fields, _digest(fields), key_id, wrapped),  # type: ignore[arg-type, call-arg]
+        MessageRow(*fields, hold_octets.digest(fields), key_id, wrapped),  # type: ignore[arg-type, call-arg]
         ContentRow(codec, key.seal(body, _about(queue_id, f"content {codec:d}"))),
         tuple([_pack_copy(message, key, number, copy) for number, copy in enumerate(message.copies)]),
     )
@@ -217,6 +219,7 @@ def open_message(
             copies=tuple([_open_copy(key, row.queue_id, copy) for copy in copies]),
             campaign=row.campaign,
             facts=row.facts,
+            kafka=_open_origin(key, row),
             pending=any(record.state is CopyState.PENDING for record in records),
         )
     return StoredMessage(held, records, row.size, content is not None)
@@ -226,7 +229,7 @@ def read_message(message: Sequence[object]) -> MessageRow:
     """The row of a message, verified; nothing is opened."""
     with _DAMAGE:
         row = MessageRow(*message)  # type: ignore[arg-type] # verified by the digest
-        if row.digest != _digest(row[:_MESSAGE_DIGEST]):
+        if row.digest != hold_octets.digest(row[:_MESSAGE_DIGEST]):
             raise DamagedMessageError("envelope differs from what was stored")
     return row
 
@@ -235,7 +238,7 @@ def read_copy(queue_id: str, copy: Sequence[object]) -> CopyRow:
     """The row of a copy, verified; nothing is opened."""
     with _DAMAGE:
         row = CopyRow(*copy)  # type: ignore[arg-type] # verified by digest and mark
-        if row.digest != _digest((queue_id, *row[:_COPY_DIGEST])):
+        if row.digest != hold_octets.digest((queue_id, *row[:_COPY_DIGEST])):
             raise DamagedMessageError(f"copy {row.number!r} differs from what was stored")
         unpack_record(row.digest, row[_RECORD:])
     return row
@@ -254,7 +257,7 @@ def read_copies(message: MessageRow, copies: Iterable[Sequence[object]]) -> list
 def with_copies(message: MessageRow, copies: int) -> MessageRow:
     """The row of a message that has so many copies from now on."""
     changed = message._replace(copies=copies)
-    return changed._replace(digest=_digest(changed[:_MESSAGE_DIGEST]))
+    return changed._replace(digest=hold_octets.digest(changed[:_MESSAGE_DIGEST]))
 
 
 def pack_record(digest: bytes, record: CopyRecord) -> tuple[str | int, ...]:
@@ -307,10 +310,12 @@ def line_of(place: Place, message: MessageRow, copy: CopyRow) -> HeldLine:
 
 def _pack_copy(message: HeldMessage, key: MessageKey, number: int, copy: HeldCopy) -> CopyRow:
     recipient = copy.recipient
-    fields = _plain(
+    fields = hold_octets.plain(
         (
             number,
-            key.seal(_address(recipient.path, recipient.params), _about(message.queue_id, f"recipient {number}")),
+            key.seal(
+                hold_octets.address(recipient.path, recipient.params), _about(message.queue_id, f"recipient {number}")
+            ),
             bytes.fromhex(copy.subject_key),
             str(copy.disposition),
             copy.reason,
@@ -319,7 +324,7 @@ def _pack_copy(message: HeldMessage, key: MessageKey, number: int, copy: HeldCop
             _json(copy.evidence),
         )
     )
-    digest = _digest((message.queue_id, *fields))
+    digest = hold_octets.digest((message.queue_id, *fields))
     state = CopyState.PENDING if message.pending else CopyState.HELD
     return CopyRow(*fields, digest, *pack_record(digest, CopyRecord(state, message.received_at)))  # type: ignore[arg-type, call-arg]
 
@@ -370,22 +375,18 @@ def _about(queue_id: str, field: str) -> bytes:
     return f"{queue_id}\0{field}".encode()
 
 
-def _address(path: bytes, params: Sequence[bytes]) -> bytes:
-    """A path, its length first, and its ESMTP parameters, none of which holds a space (RFC 5321 section 4.1.2)."""
-    joined = b" ".join(params)
-    if _split(joined) != tuple(params):
-        raise ValueError("an ESMTP parameter is empty or holds a space")
-    return len(path).to_bytes(4, "big") + path + joined
-
-
 def _open_address(key: MessageKey, sealed: bytes, about: bytes) -> tuple[bytes, tuple[bytes, ...]]:
-    octets = key.open(sealed, about)
-    end = 4 + int.from_bytes(octets[:4], "big")
-    return octets[4:end], _split(octets[end:])
+    return hold_octets.read_address(key.open(sealed, about))
 
 
-def _split(joined: bytes) -> tuple[bytes, ...]:
-    return tuple(joined.split(b" ")) if joined else ()
+def _seal_origin(message: HeldMessage, key: MessageKey) -> bytes:
+    kafka = message.kafka
+    return b"" if kafka is None else key.seal(hold_octets.origin(kafka), _about(message.queue_id, "origin"))
+
+
+def _open_origin(key: MessageKey, row: MessageRow) -> KafkaOrigin | None:
+    about = _about(row.queue_id, "origin")
+    return hold_octets.read_origin(key.open(row.origin, about)) if row.origin else None
 
 
 def _json(words: Sequence[str]) -> str:
@@ -395,13 +396,3 @@ def _json(words: Sequence[str]) -> str:
 def _mark(digest: bytes, record: CopyRecord) -> int:
     state, changed_at, attempts, due_at, order, outcome = record
     return zlib.crc32(f"{state}\0{changed_at}\0{attempts}\0{due_at}\0{order}\0{outcome}".encode(), zlib.crc32(digest))
-
-
-def _digest(fields: tuple[object, ...]) -> bytes:
-    """Of text, octets and numbers as Python writes them in ASCII: of no two unlike rows the same, in any version."""
-    return blake2b(ascii(fields).encode("ascii"), digest_size=16, person=b"row").digest()
-
-
-def _plain(fields: Iterable[object]) -> tuple[object, ...]:
-    """Words of an enumeration as the text that comes back."""
-    return tuple([str(field) if isinstance(field, str) else field for field in fields])

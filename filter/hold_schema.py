@@ -47,6 +47,7 @@ CREATE TABLE message (
     mail_eight_bit INTEGER NOT NULL,
     mail_smtputf8 INTEGER NOT NULL,
     trace BLOB NOT NULL,
+    origin BLOB NOT NULL,
     label TEXT NOT NULL,
     score REAL NOT NULL,
     ruleset TEXT NOT NULL,

@@ -23,7 +23,7 @@ import apsw
 from . import hold_scan
 from .flights import now
 from .hold_check import Findings, backup, check
-from .hold_codec import StoredMessage, pack
+from .hold_codec import Packed, StoredMessage, pack
 from .hold_database import HoldDatabase
 from .hold_erase import finish_erasing
 from .hold_queue import HoldQueue
@@ -112,6 +112,14 @@ class HoldStore:
         await self._submit(
             lambda: partial(HoldDatabase.insert, packed=pack(message, self._vault)), len(message.content)
         )
+
+    async def keep(self, message: HeldMessage) -> bool:
+        """Keep a message unless there is one of its queue id; whether it was new. On return one is on the disk."""
+        new: list[bool] = []  # of each try, of which the last was committed
+        await self._submit(
+            lambda: partial(_insert_new, packed=pack(message, self._vault), new=new), len(message.content)
+        )
+        return new[-1]
 
     async def void(self, queue_id: str) -> None:
         """Undo `store`, durably; nothing if there is no such message."""
@@ -225,3 +233,9 @@ class HoldStore:
 
     def _prune(self, database: HoldDatabase) -> int:
         return database.prune(self._clock() - self._settle_window, PRUNE_ROWS)
+
+
+def _insert_new(database: HoldDatabase, packed: Packed, new: list[bool]) -> None:
+    new.append(database.number(packed.message.queue_id) is None)
+    if new[-1]:
+        database.insert(packed)

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from .envelope import Capabilities, Client, MailFrom, RcptTo
 from .errors import ConsentryError
+from .labels import Channel
 from .policy import Disposition
 from .replies import Reply
 
@@ -86,6 +87,20 @@ class HeldCopy:
 
 
 @dataclass(frozen=True, slots=True)
+class KafkaOrigin:
+    """How a message came by Kafka. `sender_known` is False if nobody said who sends it: that is no null sender.
+
+    `key` and `headers` are what its record had beside the value, so that a release can write them again; without the
+    recipients, who may be others than those of the held copies, and without headers of ours.
+    """
+
+    channel: Channel
+    sender_known: bool
+    key: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class HeldMessage:
     """A message with the copies that are not relayed. `content` is as received (CRLF lines, not dot-stuffed).
 
@@ -110,6 +125,18 @@ class HeldMessage:
     campaign: str = ""  # hex
     facts: str = "{}"
     pending: bool = False
+    kafka: KafkaOrigin | None = None  # None: it came by SMTP
+
+    @property
+    def channel(self) -> Channel:
+        """How it reaches people."""
+        return Channel.EMAIL if self.kafka is None else self.kafka.channel
+
+    @property
+    def null_sender(self) -> bool:
+        """Whether it is a report, which has a null sender (RFC 5321 section 4.5.5)."""
+        known = self.kafka is None or self.kafka.sender_known
+        return not self.mail.path and known and self.channel is Channel.EMAIL
 
 
 class Known(StrEnum):
@@ -128,6 +155,9 @@ class HoldStore(Protocol):
 
     async def store(self, message: HeldMessage) -> None:
         """Keep the message; on return it is on the disk. Raises HoldUnavailableError, and then nothing is kept."""
+
+    async def keep(self, message: HeldMessage) -> bool:
+        """`store` what may be stored already, under this queue id: then nothing is changed. Whether it was new."""
 
     async def void(self, queue_id: str) -> None:
         """Undo `store`, durably: the client was told that we did not take the message. Raises HoldUnavailableError."""

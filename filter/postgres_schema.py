@@ -39,6 +39,7 @@ CREATE TABLE message (
     mail_eight_bit integer NOT NULL,
     mail_smtputf8 integer NOT NULL,
     trace bytea NOT NULL,
+    origin bytea NOT NULL,
     label text NOT NULL,
     score double precision NOT NULL,
     ruleset text NOT NULL,

@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import partial
+from itertools import compress
 from typing import Final
 
 from . import postgres_keys, postgres_rows
@@ -43,6 +44,7 @@ class Do(Enum):
     """What is asked of the thread that writes."""
 
     STORE = auto()
+    KEEP = auto()
     VOID = auto()
     CONFIRM = auto()
     DIVERTED = auto()
@@ -59,7 +61,7 @@ _AFTER: Final = {Do.VOID: CopyState.VOID, Do.CONFIRM: CopyState.HELD, Do.DIVERTE
 
 @dataclass(slots=True)
 class Work:
-    """One job; `message`, `queue_id` or `key` as it needs them. The writer notes `packed` and `found`."""
+    """One job; `message`, `queue_id` or `key` as it needs them. The writer notes `packed`, `found` and `new`."""
 
     do: Do
     message: HeldMessage | None = None
@@ -69,6 +71,7 @@ class Work:
     at: int = 0
     packed: Packed | None = None
     found: list[Known] = field(default_factory=list)
+    new: bool = True  # of what was to be kept
 
 
 class PostgresHoldStore:
@@ -121,6 +124,12 @@ class PostgresHoldStore:
     async def store(self, message: HeldMessage) -> None:
         """Keep the message; on return it is on the server's disk."""
         await self._queue.submit(Work(Do.STORE, message=message, queue_id=message.queue_id), len(message.content))
+
+    async def keep(self, message: HeldMessage) -> bool:
+        """Keep a message unless there is one of its queue id; whether it was new. On return one is on the disk."""
+        work = Work(Do.KEEP, message=message, queue_id=message.queue_id)
+        await self._queue.submit(work, len(message.content))
+        return work.new
 
     async def void(self, queue_id: str) -> None:
         """Undo `store`, durably; nothing if there is no such message."""
@@ -200,8 +209,11 @@ class PostgresHoldStore:
     def _transact(
         self, connection: Connection, works: Sequence[Work], packed: Sequence[Packed], lots: Sequence[Sequence[int]]
     ) -> None:
-        if packed:
-            postgres_rows.insert(connection, packed, lots)
+        _find_kept(connection, works)
+        wanted = [work.new for work in works if work.packed is not None]
+        adding = list(compress(packed, wanted))
+        if adding:
+            postgres_rows.insert(connection, adding, list(compress(lots, wanted)))
         changes = [work for work in works if work.do in _BEFORE]
         if changes:
             _change(connection, changes)
@@ -255,6 +267,20 @@ class PostgresHoldStore:
 
 def _stored(works: Sequence[Work]) -> list[str]:
     return [work.queue_id for work in works if work.do is Do.STORE]
+
+
+def _find_kept(connection: Connection, works: Sequence[Work]) -> None:
+    """Note which of the messages to be kept are there already, or come twice at once."""
+    keeping = [work for work in works if work.do is Do.KEEP]
+    if not keeping:
+        return
+    texts = [postgres_rows.text_in(work.queue_id) for work in keeping]
+    there = {
+        str(row[0]) for row in connection.execute("SELECT queue_id FROM message WHERE queue_id = ANY(%s)", (texts,))
+    }
+    for text, work in zip(texts, keeping, strict=True):
+        work.new = text not in there
+        there.add(text)
 
 
 def _undo(connection: Connection, session: str, queue_ids: Sequence[str]) -> None:

@@ -57,6 +57,21 @@ def states(store, queue_id):
     return [record.state for record in store.get(queue_id).records]
 
 
+def test_what_is_kept_twice_is_there_once(opens):
+    """A message that comes again changes nothing, from whichever worker, at once or later."""
+    first, second = opens(), opens()
+    message = held_message("one", held_copy(1), held_copy(2))
+
+    async def keep(*calls) -> list[bool]:
+        return await asyncio.gather(*[store.keep(one) for store, one in calls])
+
+    assert asyncio.run(keep((first, message), (first, message), (first, held_message("two")))) == [True, False, True]
+    asyncio.run(first.void("one"))
+    assert asyncio.run(keep((second, message), (second, held_message("three")))) == [False, True]
+    assert states(first, "one") == [CopyState.VOID] * 2
+    assert first.get("three").message == held_message("three")
+
+
 def rows(server, statement):
     """What a query gives, asked beside the store."""
     with psycopg.connect(server.url, password=PASSWORD, autocommit=True) as connection:

@@ -171,6 +171,11 @@ class HoldStore:
             raise
         self.messages[message.queue_id] = message
 
+    async def keep(self, message: HeldMessage) -> bool:
+        """Keep it unless it is there; whether it was new."""
+        await self.script.wait("hold.keep")
+        return self.messages.setdefault(message.queue_id, message) is message
+
     async def void(self, queue_id: str) -> None:
         """Undo it; nothing if there is none."""
         await self.script.wait("hold.void")

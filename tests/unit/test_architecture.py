@@ -110,6 +110,7 @@ TRANSPORT = (
     "recovery",
     "housekeeping",
     "hold_queue",
+    "hold_octets",
     "hold_codec",
     "hold_schema",
     "hold_counts",

@@ -22,8 +22,9 @@ from filter.hold_codec import (
     unpack_record,
     with_copies,
 )
+from filter.labels import Channel
 from filter.policy import Disposition
-from filter.ports import HeldCopy, HeldMessage
+from filter.ports import HeldCopy, HeldMessage, KafkaOrigin
 from filter.sealing import OVERHEAD, UnknownKeyError, Vault
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -37,6 +38,13 @@ COPIES = st.builds(
     notes=st.lists(TEXT, max_size=3).map(tuple),
     state=TEXT,
     evidence=st.lists(TEXT, max_size=3).map(tuple),
+)
+ORIGINS = st.builds(
+    KafkaOrigin,
+    channel=st.sampled_from(Channel),
+    sender_known=st.booleans(),
+    key=st.none() | st.binary(max_size=8),
+    headers=st.lists(st.tuples(TEXT, st.none() | st.binary(max_size=8)), max_size=3).map(tuple),
 )
 MESSAGES = st.builds(
     HeldMessage,
@@ -63,6 +71,7 @@ MESSAGES = st.builds(
     campaign=TEXT,
     facts=TEXT,
     pending=st.booleans(),
+    kafka=st.none() | ORIGINS,
 )
 CELLS = st.none() | st.integers(-(2**60), 2**60) | st.binary(max_size=20) | TEXT | st.floats()
 

@@ -66,6 +66,20 @@ def test_a_stored_message_comes_back(held):
     assert held.get("two") is None
 
 
+def test_what_is_kept_twice_is_there_once(held):
+    """A message that comes again changes nothing, whatever became of its copies, at once or later."""
+    message = held_message("one", held_copy(1), held_copy(2))
+
+    async def keep(*messages) -> list[bool]:
+        return await asyncio.gather(*[held.keep(one) for one in messages])
+
+    assert asyncio.run(keep(message, message, held_message("two"))) == [True, False, True]
+    asyncio.run(held.void("one"))
+    assert asyncio.run(keep(message, held_message("three"))) == [False, True]
+    assert _states(held.get("one")) == [CopyState.VOID] * 2
+    assert held.get("three").message == held_message("three")
+
+
 def test_void_undoes(held):
     """A voided message keeps its rows for a while, but not its content; voiding twice or the unknown is no error."""
     asyncio.run(held.store(held_message("one", held_copy(1), held_copy(2))))
