@@ -217,10 +217,8 @@ class Config(Section):
     def concerns(self) -> list[str]:
         """What is allowed and hardly meant."""
         found = []
-        if not self.smtp.relay_networks and not self.smtp.users_file:
+        if self.smtp.serves and not self.smtp.relay_networks and not self.smtp.users_file:
             found.append("smtp.relay_networks and smtp.users_file are empty: nobody may send mail through this relay")
-        if self.kafka.bootstrap_servers:
-            found.append("kafka.bootstrap_servers has no effect: there is no Kafka door yet")
         return found
 
     def decision_policy(self) -> Policy:

@@ -16,6 +16,7 @@ from .config_kinds import LIST, OptionalPath, Peer, SecretPath, Section, User, c
 OUTPUTS: Final = ("relay", "held", "diverted", "decisions", "dead-letter")
 _MIB: Final = 1 << 20
 _MAX_TOPIC: Final = 200  # Kafka's own limit of 249 less what the names of our other topics add
+_DRAIN_TIME: Final = 60.0  # seconds
 _TOPIC: Final = re.compile(rf"[A-Za-z0-9._-]{{1,{_MAX_TOPIC}}}")
 _MAX_GROUP: Final = 200
 
@@ -88,6 +89,16 @@ class KafkaSettings(Section):
     session_timeout: Annotated[timedelta, timed("1s", "30min")] = timedelta(seconds=45)
     stall_timeout: Annotated[timedelta, timed("1s", "1h")] = timedelta(minutes=2)
     consent_topic: Topic = "consent.events"
+
+    @property
+    def serves(self) -> bool:
+        """Whether there is a Kafka door."""
+        return bool(self.bootstrap_servers and self.topic)
+
+    @property
+    def drain_time(self) -> float:
+        """Seconds in which a transaction under way ends, one way or the other."""
+        return _DRAIN_TIME if self.bootstrap_servers else 0.0
 
     @property
     def outputs(self) -> tuple[str, ...]:

@@ -82,6 +82,11 @@ class SmtpSettings(Section):
     long_lines: Annotated[LongLines, word(*LongLines)] = LongLines.RELAY
 
     @property
+    def serves(self) -> bool:
+        """Whether there is an SMTP door."""
+        return bool(self.listen or self.tls_listen)
+
+    @property
     def drain_time(self) -> float:
         """Seconds that messages under way may take to end, and their clients to hear of it."""
         return self.transaction_timeout.total_seconds() + 10

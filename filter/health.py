@@ -23,6 +23,11 @@ class NotReady(StrEnum):
     JOURNAL_FAILED = "journal_failed"
     NEXT_HOP_UNAVAILABLE = "next_hop_unavailable"
     EVENT_LOOP_SLOW = "event_loop_slow"
+    KAFKA_UNAVAILABLE = "kafka_unavailable"
+    KAFKA_TOPICS_MISSING = "kafka_topics_missing"
+    KAFKA_OUTPUT_REFUSED = "kafka_output_refused"
+    KAFKA_OFFSET_LOST = "kafka_offset_lost"
+    KAFKA_STALLED = "kafka_stalled"
 
 
 class Notice(StrEnum):
@@ -32,6 +37,7 @@ class Notice(StrEnum):
     CONSENT_STALE = "consent_stale"
     CONSENT_FEED_FAILED = "consent_feed_failed"  # the consent topic cannot be read just now
     CAMPAIGNS_FAILED = "campaigns_failed"
+    KAFKA_IDLE = "kafka_idle"  # more workers than partitions
 
 
 @dataclass(frozen=True, slots=True)

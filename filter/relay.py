@@ -14,7 +14,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry
 
-from . import __version__, app, events, logs, relay_held, relay_settings
+from . import __version__, app, events, logs, relay_held, relay_kafka, relay_settings
 from .campaign import masked_subject
 from .campaign_watch import CampaignWatch, Tripwire
 from .completion import Completion
@@ -38,6 +38,7 @@ from .pipeline import Pipeline
 from .ports import HoldUnavailableError, NextHopUnavailableError
 from .recovery import recover
 from .relay_held import TROUBLES, Given, HeldService
+from .relay_kafka import KafkaService
 from .smtp_door import Door
 from .smtp_service import SmtpService
 
@@ -71,6 +72,7 @@ class Relay:
     ledger: OpenLedger
     watch: CampaignWatch
     keeper: HeldService
+    kafka: KafkaService
     troubles: list[str]  # what notices tell of; as of the last report
     _watching: asyncio.Task[None] | None = None
     _unreached: bool = False
@@ -81,18 +83,22 @@ class Relay:
         await self.watch.start()
         self.journal.start()
         self._write(Event.STARTED)
-        await self._probe()
+        if self.config.smtp.serves:
+            await self._probe()
         self._watching = asyncio.create_task(self._keep_watch())
         for implicit_tls in (False, True):
             share = [one for one, tls in sockets if tls is implicit_tls]
             await self.service.listen(share, implicit_tls=implicit_tls)
+        self.kafka.start()
         self.keeper.start()
 
     async def stop(self) -> None:
         """Accept nothing more, see messages under way to their end, and close everything."""
         keeper = asyncio.create_task(self.keeper.stop())  # at once: its successor is waiting
+        kafka = asyncio.create_task(self.kafka.stop())
         if not await self.service.drain(self.drain_time):
             logs.event(logs.WARNING, "drain_overdue", sessions=len(self.service.sessions))
+        await kafka
         await keeper
         if self._watching:
             self._watching.cancel()
@@ -114,7 +120,7 @@ class Relay:
 
     def report(self) -> Report:
         """How it is; sets the gauges as well."""
-        unreachable = self._unreached or not self.next_hop.available
+        unreachable = self.config.smtp.serves and (self._unreached or not self.next_hop.available)
         reasons = {
             NotReady.HOLD_FAILED: bool(self.hold.failed),
             NotReady.HOLD_NO_ROOM: not self.hold.has_room(0),
@@ -122,7 +128,8 @@ class Relay:
             NotReady.NEXT_HOP_UNAVAILABLE: unreachable,
         }
         self._set_gauges()
-        report = Report(tuple(reason for reason, given in reasons.items() if given), self._notices())
+        found = [reason for reason, given in reasons.items() if given]
+        report = Report((*found, *self.kafka.reasons()), (*self._notices(), *self.kafka.notices()))
         self.troubles[:] = [TROUBLES[one] for one in (*report.reasons, *report.notices)]
         return report
 
@@ -181,7 +188,7 @@ class Relay:
                 await self._recover()
             except Exception as error:  # noqa: BLE001 -- whatever it is, the next hop must go on being looked for
                 logs.fault("recovery_failed", error)
-            if self._unreached or not self.next_hop.available:
+            if self.config.smtp.serves and (self._unreached or not self.next_hop.available):
                 with suppress(OSError):
                     await self._probe()
 
@@ -218,8 +225,9 @@ def build(config: Config, slot: int) -> Relay:
     completion = Completion(
         diverter=diverter, hold=hold, journal=journal, metrics=metrics, clock=now, report=report, note=watch.note
     )
+    judge = Judge(lambda: decider, app.keyer(config, create=True), metrics, report)
     pipeline = Pipeline(
-        judge=Judge(lambda: decider, app.keyer(config, create=True), metrics, report),
+        judge=judge,
         next_hop=next_hop,
         completion=completion,
         hold=hold,
@@ -232,6 +240,19 @@ def build(config: Config, slot: int) -> Relay:
         report=report,
     )
     door = Door(pipeline, lambda: next_hop.capabilities, hold.has_room, config.smtp.relay_networks)
+    kafka = relay_kafka.build(
+        config.kafka,
+        relay_kafka.Given(
+            judge=judge,
+            flights=flights,
+            known=hold.known,
+            journal=journal,
+            metrics=metrics,
+            note=watch.note,
+            report=report,
+            clock=now,
+        ),
+    )
     troubles: list[str] = []
     keeper = relay_held.build(
         config,
@@ -264,6 +285,7 @@ def build(config: Config, slot: int) -> Relay:
         ledger=ledger,
         watch=watch,
         keeper=keeper,
+        kafka=kafka,
         troubles=troubles,
     )
 

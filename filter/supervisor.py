@@ -175,7 +175,7 @@ class Supervisor:
             count,
             start,
             patience=self._patience,
-            grace=checked.config.smtp.drain_time + _MARGIN,
+            grace=max(checked.config.smtp.drain_time, checked.config.kafka.drain_time) + _MARGIN,
             on_exit=self._status.retire,
             on_restart=self._status.restarted,
         )
@@ -194,6 +194,9 @@ class Supervisor:
         for listener in self._current.listeners.listeners:
             kind = "smtps" if listener.wanted.implicit_tls else "smtp"
             self._announce(f"listening {kind} {listener.endpoint}")
+        kafka = self._current.checked.config.kafka
+        if kafka.serves:
+            self._announce(f"consuming kafka {kafka.topic} as {kafka.group}")
         self._announce(f"listening http {Endpoint(*self._http.address)}")
         self._announce("ready")
         logs.event(logs.INFO, "ready", workers=self._current.checked.config.workers)

@@ -32,6 +32,7 @@ from .relay import Relay
 
 BEAT: Final = 1.0  # seconds
 _OTHER_FILES: Final = 100  # store, journal, metrics, libraries
+_KAFKA_FILES: Final = 1000  # each partition has connections of its own to some brokers
 SLOW: Final = 2.0  # seconds that a heartbeat is late when the event loop is too slow for mail
 DRAINED, STOPPED, NOT_STARTED = 0, 1, 2
 
@@ -84,7 +85,7 @@ async def _start(assignment: Assignment) -> Relay:
     """The relay of this assignment, serving."""
     config = parse_config(assignment.text.encode(), assignment.file)
     connections = config.smtp.max_connections + 2 * config.next_hop.max_connections + config.hold.release_connections
-    _allow_files(connections + _OTHER_FILES)
+    _allow_files(connections + _OTHER_FILES + (_KAFKA_FILES if config.kafka.serves else 0))
     sockets = [(socket.socket(fileno=number), tls) for number, tls in assignment.sockets]
     built = relay.build(config, assignment.slot)
     if built.version != assignment.version:

@@ -186,6 +186,7 @@ OUTERMOST = (
     "decision_evidence",
     "releasing",
     "relay_held",
+    "relay_kafka",
     "relay",
     "listeners",
     "control",
