@@ -1,6 +1,6 @@
 """`consentry campaign`: what is known of each campaign, one sample of it, and what reviewers decide about it."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Annotated, Final
 
 import typer
@@ -17,10 +17,9 @@ from .errors import InputError
 from .explain import decided_line
 from .held import Action, By, HeldQuery
 from .held_documents import campaign_document, decision_line_document, held_document
-from .held_view import SHORT, campaign_page, campaigns_table, message_page
-from .message import parse_message
+from .held_view import SHORT, campaign_page, campaigns_table, message_page, next_steps
 from .ports import HeldMessage
-from .reviewing import ReviewStores, review_stores
+from .reviewing import ReviewStores, judge, review_stores
 
 campaign_commands = typer.Typer(
     help="Campaigns: list, show a sample, decide for all copies of one.", no_args_is_help=True
@@ -90,34 +89,34 @@ def show(
     config: ConfigFile = None,
 ) -> None:
     """Show a campaign: what was seen of it, what is held, every decision about it, and one held message."""
-    with review_stores(app.settings(config)) as stores:
+    settings = app.settings(config)
+    with review_stores(settings) as stores:
         name = campaign_name(campaign, stores.held, stores.ledger)
         line = stores.ledger.campaign(name)
         history = stores.ledger.history(name)
         asked = HeldQuery(campaign=name)
-        counted = {by: stores.held.tally(asked, by)[:_TOP] for by in (By.LABEL, By.REASON, By.RULE)}
+        tallies = {by: stores.held.tally(asked, by)[:_TOP] for by in (By.LABEL, By.REASON, By.RULE)}
         sample = _sample(stores, line, asked)
-    if line is None and not history and not any(counted.values()):
+    at = console.now()
+    if line is None and not history and not any(tallies.values()):
         raise InputError(f"campaign {campaign}: never seen, and nobody has decided about it")
     line = line or CampaignLine(campaign=name, first_at=0, last_at=0, messages=0)
+    held = sum(one.copies for one in tallies[By.LABEL])
+    judged = judge(settings, sample.content) if sample else None
     if as_json:
-        _write_page(line, counted[By.LABEL], history, sample)
+        document = campaign_document(line, held)
+        document["history"] = [decision_line_document(one) for one in history]
+        document["sample_message"] = held_document(sample, {}, judged) if sample else None
+        console.write_json(document)
         return
-    console.out.print(campaign_page(line, counted, history))
+    console.out.print(campaign_page(line, tallies, history, at))
     if sample is None:
         console.out.print("\nThere is no held message to show.")
     else:
         console.out.print("\nOne of its messages:")
-        console.out.print(message_page(sample, {}, parse_message(sample.content), whole=whole))
-
-
-def _write_page(
-    line: CampaignLine, by_label: Sequence[object], history: Sequence[CampaignDecision], sample: HeldMessage | None
-) -> None:
-    document = campaign_document(line, sum(getattr(one, "copies", 0) for one in by_label))
-    document["history"] = [decision_line_document(one) for one in history]
-    document["sample_message"] = held_document(sample, {}, parse_message(sample.content)) if sample else None
-    console.write_json(document)
+        console.out.print(message_page(sample, {}, judged, whole=whole))
+    if held and not (line.decision and line.decision.in_force(at)):
+        console.out.print(next_steps(name))
 
 
 def _sample(stores: ReviewStores, line: CampaignLine | None, asked: HeldQuery) -> HeldMessage | None:

@@ -19,8 +19,7 @@ from .held import By, HeldQuery
 from .held_documents import held_document, line_document, tally_document
 from .held_view import lines_table, message_page, tally_table
 from .master_keys import add_key
-from .message import parse_message
-from .reviewing import ReviewStores, command_journal, review_stores
+from .reviewing import ReviewStores, command_journal, judge, review_stores
 
 held_commands = typer.Typer(help="Held mail: look, count, release, discard, expire, erase.", no_args_is_help=True)
 
@@ -62,7 +61,7 @@ def _list(stores: ReviewStores, asked: HeldQuery, most: int, *, as_json: bool) -
             for line in shown:
                 console.write_json(line_document(line))
         else:
-            console.out.print(lines_table(shown))
+            console.out.print(lines_table(shown, console.now()))
         left, last = left - len(shown), page[-1].place
         if most and left <= 0:
             return len(shown) < len(page) or bool(stores.held.lines(asked, last, 1))
@@ -83,7 +82,8 @@ def show(
     """Show a held message: its envelope, the verdict on each copy, its header and text. Nothing is fetched."""
     if raw and _to_terminal():
         raise InputError("--raw writes what the message holds, which may take over a terminal: send it into a file")
-    with review_stores(app.settings(config)) as stores:
+    settings = app.settings(config)
+    with review_stores(settings) as stores:
         found = stores.held.message(queue_id)
     if found is None:
         raise InputError(f"{queue_id}: no such message is held")
@@ -93,11 +93,11 @@ def show(
             raise InputError(f"{queue_id}: its content is gone")
         sys.stdout.buffer.write(held.content)
         return
-    message = parse_message(held.content) if held.content else None
+    judged = judge(settings, held.content) if held.content else None
     if as_json:
-        console.write_json(held_document(held, lines, message))
+        console.write_json(held_document(held, lines, judged))
     else:
-        console.out.print(message_page(held, lines, message, whole=whole))
+        console.out.print(message_page(held, lines, judged, whole=whole))
 
 
 def _to_terminal() -> bool:
@@ -129,7 +129,7 @@ def stats(
         return
     for one, tallies in counted:
         shown = tallies if by else tallies[:_TOP]
-        console.out.print(tally_table(one, shown))
+        console.out.print(tally_table(one, shown, console.now()))
         if len(shown) < len(tallies):
             console.out.print(f"… {len(tallies) - len(shown)} more; --by {one} lists all")
         console.out.print()

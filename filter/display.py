@@ -3,7 +3,11 @@
 Pure; raises nothing.
 """
 
+from typing import Final
+
 from rich.text import Text
+
+_UNITS: Final = ((48 * 3_600_000, 24 * 3_600_000, "d"), (120 * 60_000, 3_600_000, "h"), (120_000, 60_000, "min"))
 
 
 def visible(text: str, style: str = "") -> Text:
@@ -19,3 +23,10 @@ def printable(text: str) -> str:
 def counted(number: int, one: str, several: str) -> str:
     """So many of a thing: "1 copy", "1,200 copies"."""
     return f"{number:,} {one if number == 1 else several}"
+
+
+def ago(at: int, now: int) -> str:
+    """How long ago that was, both in epoch milliseconds: "40 s ago", "12 min ago", "3 h ago", "20 d ago"."""
+    passed = max(0, now - at)
+    size, unit = next(((size, unit) for least, size, unit in _UNITS if passed >= least), (1000, "s"))
+    return f"{passed // size:,} {unit} ago"

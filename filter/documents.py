@@ -23,13 +23,14 @@ def classification_document(name: Any, classification: Classification) -> dict[s
         "claimed": classification.claimed,
         "disguised": classification.disguised,
         "unread": list(classification.unread),
-        "segments": [_segment_document(segment) for segment in classification.segments],
+        "segments": [segment_document(segment) for segment in classification.segments],
         "support": [{"rule": e.rule, "weight": e.weight, "text": e.text} for e in classification.support],
         "ruleset": classification.ruleset,
     }
 
 
-def _segment_document(segment: JudgedSegment) -> dict[str, Any]:
+def segment_document(segment: JudgedSegment) -> dict[str, Any]:
+    """A segment, its label and what that rests on."""
     return {
         "label": segment.label,
         "kind": segment.kind,

@@ -9,8 +9,9 @@ from dataclasses import fields
 from typing import Any
 
 from .campaigns import CampaignDecision, CampaignLine
+from .classify import Classification
+from .documents import segment_document
 from .held import By, HeldLine, Order, Tally
-from .message import Message
 from .ports import HeldCopy, HeldMessage
 
 
@@ -29,8 +30,11 @@ def order_document(order: Order) -> dict[str, Any]:
     return {**order._asdict(), "action": str(order.action)}
 
 
-def held_document(held: HeldMessage, lines: Mapping[int, HeldLine], message: Message | None) -> dict[str, Any]:
-    """One message with its copies; `message` is its content read, None if that is gone."""
+def held_document(
+    held: HeldMessage, lines: Mapping[int, HeldLine], classification: Classification | None
+) -> dict[str, Any]:
+    """One message with its copies; `classification` is its content by the rules in force, None if that is gone."""
+    message = classification.message if classification else None
     return {
         "queue_id": held.queue_id,
         "received_at": held.received_at,
@@ -50,10 +54,7 @@ def held_document(held: HeldMessage, lines: Mapping[int, HeldLine], message: Mes
         "content": message is not None,
         "subject": message.subject if message else "",
         "headers": header_block(held.content) if message else "",
-        "segments": [
-            {"kind": segment.kind, "text": segment.text, "hidden": segment.hidden}
-            for segment in (message.segments if message else ())
-        ],
+        "segments": [segment_document(segment) for segment in (classification.segments if classification else ())],
         "defects": [defect.code for defect in message.defects] if message else [],
     }
 

@@ -10,20 +10,20 @@ from typing import Final
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.rule import Rule as Line
-from rich.table import Table
 from rich.text import Text
 
-from .campaigns import CampaignDecision, CampaignLine
+from .campaigns import CampaignDecision, CampaignLine, Decided
+from .classify import Classification, Evidence, JudgedSegment
 from .config_values import size_text
-from .display import visible
+from .display import ago, visible
 from .explain import BECAUSE, decided_line, moment
-from .held import By, CopyState, HeldLine, Tally
+from .held import Action, By, CopyState, HeldLine, Tally
 from .held_documents import header_block
-from .labels import Label
-from .message import Message
+from .labels import Label, SegmentLabel
 from .policy import Reason
 from .ports import HeldCopy, HeldMessage
 from .recheck import FAULT, OBJECTED_MEANWHILE
+from .tables import Column, FittingTable
 
 SHORT: Final = 8  # digits of a campaign or subject key that tell it apart in a table
 MOST_TEXT: Final = 20_000  # characters of a message that are shown unless all are asked for
@@ -35,65 +35,87 @@ _MEANWHILE: Final = {
     OBJECTED_MEANWHILE: "the person objected after it was held",
     FAULT: "the check itself failed; see the log",
 }
+_PROMOTIONAL: Final = frozenset({SegmentLabel.MARKETING, SegmentLabel.RE_PERMISSION})
 _INDENT: Final = (0, 0, 0, 4)
 
 
-def _table(*headings: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in headings:
-        right = heading in {"copies", "messages", "held", "size"}
-        table.add_column(heading, justify="right" if right else "left", no_wrap=heading not in {"rules", "outcome"})
-    return table
+_LINES: Final = (
+    Column("queue id"),
+    Column("received"),
+    Column("state"),
+    Column("label", 3),
+    Column("reason"),
+    Column("consent", 5),
+    Column("campaign"),
+    Column("recipient", 4),
+    Column("size", 6, right=True),
+    Column("outcome", 2, 20),
+)
+_CAMPAIGNS: Final = (
+    Column("campaign"),
+    Column("held", right=True),
+    Column("messages", 4, right=True),
+    Column("last seen", 1),
+    Column("label"),
+    Column("declared", 2),
+    Column("sender", 3),
+    Column("decision"),
+    Column("subject", least=20),
+)
 
 
-def lines_table(lines: Sequence[HeldLine]) -> Table:
-    """Copies in a list, one a line."""
-    told = any(line.outcome for line in lines)
-    table = _table(
-        *("queue id", "received", "state", "label", "reason", "consent", "campaign", "recipient", "size"),
-        *(["outcome"] if told else []),
-    )
-    for line in lines:
-        table.add_row(
+def lines_table(lines: Sequence[HeldLine], at: int) -> RenderableType:
+    """Copies in a list, one a line; `at` is now."""
+    rows = [
+        [
             visible(line.queue_id),
-            moment(line.received_at).removesuffix(" UTC"),
+            Text(ago(line.received_at, at)),
             Text(line.state, _STYLES.get(line.state, "")),
             visible(line.label or "not judged"),
             visible(line.reason),
             visible(line.consent),
             visible(line.campaign[:SHORT]),
             visible(line.subject[:SHORT]),
-            size_text(line.size) if line.size < 1 << 10 else f"{line.size / 1024:,.1f} KiB",
-            *([visible(line.outcome)] if told else []),
-        )
-    return table
+            Text(size_text(line.size) if line.size < 1 << 10 else f"{line.size / 1024:,.1f} KiB"),
+            visible(line.outcome),
+        ]
+        for line in lines
+    ]
+    columns = _LINES if any(line.outcome for line in lines) else _LINES[:-1]
+    return FittingTable(columns, rows)
 
 
-def tally_table(by: By, tallies: Sequence[Tally]) -> Table:
-    """Counts by one property, the largest first."""
-    table = _table(by, "copies", "messages", "oldest", "newest")
-    for one in tallies:
-        times = (moment(time).removesuffix(" UTC") for time in (one.oldest, one.newest))
-        table.add_row(visible(one.value or "(none)"), f"{one.copies:,}", f"{one.messages:,}", *times)
-    return table
+def tally_table(by: By, tallies: Sequence[Tally], at: int) -> RenderableType:
+    """Counts by one property, the largest first; `at` is now."""
+    counts = (Column("copies", right=True), Column("messages", right=True))
+    rows = [
+        [visible(one.value or "(none)"), Text(f"{one.copies:,}"), Text(f"{one.messages:,}"), *_ages(one, at)]
+        for one in tallies
+    ]
+    return FittingTable((Column(by), *counts, Column("oldest"), Column("newest", 1)), rows)
 
 
-def campaigns_table(lines: Sequence[tuple[CampaignLine, int]], at: int) -> Table:
-    """Campaigns with how many of their copies are held now."""
-    table = _table("campaign", "held", "messages", "last seen", "label", "declared", "sender", "decision", "subject")
-    for line, held in lines:
-        table.add_row(
+def _ages(tally: Tally, at: int) -> tuple[Text, Text]:
+    return Text(ago(tally.oldest, at)), Text(ago(tally.newest, at))
+
+
+def campaigns_table(lines: Sequence[tuple[CampaignLine, int]], at: int) -> RenderableType:
+    """Campaigns with how many of their copies are held now; `at` is now."""
+    rows = [
+        [
             visible(line.campaign[:SHORT], "bold"),
-            f"{held:,}",
-            f"{line.messages:,}",
-            moment(line.last_at).removesuffix(" UTC") if line.last_at else "",
+            Text(f"{held:,}"),
+            Text(f"{line.messages:,}"),
+            Text(ago(line.last_at, at) if line.last_at else ""),
             visible(_most(line.labels)),
             visible(_most(line.declared), "yellow" if line.disguised else ""),
             visible(line.sender),
             Text.assemble(_decision(line, at), *([("  ALERT", "bold red")] if line.alerted_at else [])),
             visible(line.subject),
-        )
-    return table
+        ]
+        for line, held in lines
+    ]
+    return FittingTable(_CAMPAIGNS, rows)
 
 
 def _most(counts: Mapping[str, int]) -> str:
@@ -113,8 +135,10 @@ def _decision(line: CampaignLine, at: int) -> Text:
     return visible(line.decision.decided + ("" if in_force else " (run out)"), "bold" if in_force else "dim")
 
 
-def campaign_page(line: CampaignLine, held: Mapping[By, Sequence[Tally]], history: Sequence[CampaignDecision]) -> Group:
-    """What is known of one campaign; `held` counts its held copies."""
+def campaign_page(
+    line: CampaignLine, held: Mapping[By, Sequence[Tally]], history: Sequence[CampaignDecision], at: int
+) -> Group:
+    """What is known of one campaign; `held` counts its held copies, `at` is now."""
     parts: list[RenderableType] = [Text.assemble("Campaign ", visible(line.campaign, "bold"))]
     if line.messages:
         parts += _seen(line)
@@ -122,7 +146,7 @@ def campaign_page(line: CampaignLine, held: Mapping[By, Sequence[Tally]], histor
         parts.append(Text("It is not in the ledger."))
     for by, tallies in held.items():
         if tallies:
-            parts += [Text(""), Text(f"Held, by {by}:", "dim"), tally_table(by, tallies)]
+            parts += [Text(""), Text(f"Held, by {by}:", "dim"), tally_table(by, tallies, at)]
     if not any(held.values()):
         parts.append(Text("None of its copies is held now."))
     parts += [Text(""), Text("Decisions, the newest first:" if history else "Nobody has decided about it.", "dim")]
@@ -147,20 +171,45 @@ def _seen(line: CampaignLine) -> Iterable[RenderableType]:
         yield visible(f"Alert raised {moment(line.alerted_at)}.", "bold red")
 
 
-def message_page(
-    held: HeldMessage, lines: Mapping[int, HeldLine], message: Message | None, *, whole: bool = False
-) -> Group:
-    """One held message for review; `message` is its content read, None if that is gone. `whole` shows all its text.
+def next_steps(campaign: str) -> Group:
+    """What a reviewer can do about the held copies of a campaign."""
+    decide, move = "consentry campaign decide {} {} --why …", "consentry held {} --campaign {} --why …"
+    named = campaign[:SHORT]
+    ways = (
+        (
+            f"{decide.format(named, Decided.IS_SERVICE)} --apply-to-held",
+            "later copies go, and held ones, to objectors too",
+        ),
+        (decide.format(named, Decided.IS_MARKETING), "later copies go only to those who have agreed"),
+        (move.format(Action.RELEASE, named), "those held go to recipients who have agreed by now"),
+        (move.format(Action.DISCARD, named), "those held are gone for good"),
+        (f"consentry held list --campaign {named}", "each of them, with its reason"),
+    )
+    told = [Text.assemble(command, "\n    ", (what, "dim")) for command, what in ways]
+    return Group(Text(""), _rule("What can be done"), *told)
 
-    Without `lines` it is a sample, and its copies are not shown.
+
+def message_page(
+    held: HeldMessage,
+    lines: Mapping[int, HeldLine],
+    classification: Classification | None,
+    *,
+    whole: bool = False,
+) -> Group:
+    """One held message for review; `classification` is its content judged by the rules in force, None if that is gone.
+
+    What promotes is marked. `whole` shows all its text. Without `lines` it is a sample, and its copies are not shown.
     """
     parts = [*_envelope(held), *([_rule("Copies")] if lines else [])]
     parts += [_copy(copy, lines.get(number)) for number, copy in enumerate(held.copies) if lines]
-    if message is None:
+    if classification is None:
         parts.append(Text("\nThe content is gone: no copy needs it any more."))
         return Group(*parts)
-    parts += [_rule("Header"), *_headers(held.content, whole=whole), _rule("Text")]
-    return Group(*parts, *_segments(message, whole=whole))
+    other = (
+        "" if classification.ruleset == held.ruleset else f", marked by rules {classification.ruleset}, now in force"
+    )
+    parts += [_rule("Header"), *_headers(held.content, whole=whole), _rule(f"Text{other}")]
+    return Group(*parts, *_segments(classification, whole=whole))
 
 
 def _rule(title: str) -> RenderableType:
@@ -216,17 +265,39 @@ def _headers(content: bytes, *, whole: bool) -> Iterable[RenderableType]:
         yield Text(f"… {len(found) - MOST_HEADERS} more lines; --whole shows them", "dim")
 
 
-def _segments(message: Message, *, whole: bool) -> Iterable[RenderableType]:
-    left = MOST_TEXT
-    for number, segment in enumerate(message.segments):
+def _segments(classification: Classification, *, whole: bool) -> Iterable[RenderableType]:
+    segments, left = classification.segments, MOST_TEXT
+    for number, segment in enumerate(segments):
         if not whole and left <= 0:
-            yield Text(f"… {len(message.segments) - number} more passages; --whole shows them", "dim")
+            yield Text(f"… {len(segments) - number} more passages; --whole shows them", "dim")
             break
-        shown = segment.text if whole else segment.text[:left]
-        left -= len(shown)
-        kind = f"[{segment.kind}{', hidden from readers' if segment.hidden else ''}] "
-        yield Text.assemble((kind, "dim"), visible(shown), " …" if len(shown) < len(segment.text) else "")
-    if not message.segments:
+        room = len(segment.text) if whole else left
+        left -= len(segment.text)
+        yield from _segment(segment, room)
+    if not segments:
         yield Text("No text could be read.", "yellow")
-    for defect in message.defects:
+    for defect in classification.message.defects:
         yield visible(f"Not as it should be: {defect.code} {defect.detail}".rstrip(), "yellow")
+
+
+def _segment(segment: JudgedSegment, room: int) -> Iterable[RenderableType]:
+    """A passage; if it promotes its words are marked, and the rules named that found them."""
+    promotes = segment.label in _PROMOTIONAL
+    found = [one for one in segment.evidence if promotes and one.label in _PROMOTIONAL]
+    hidden = ", hidden from readers" if segment.hidden else ""
+    kind = f"[{segment.kind}{hidden}{f', {segment.label}' if promotes else ''}] "
+    cut = " …" if room < len(segment.text) else ""
+    yield Text.assemble((kind, "bold red" if promotes else "dim"), _marked(segment.text[:room], found), cut)
+    if found:
+        named = dict.fromkeys(f'{one.rule} ("{one.text}")' for one in found)
+        yield Padding(visible(", ".join(named), "red"), _INDENT)
+
+
+def _marked(text: str, evidence: Iterable[Evidence]) -> Text:
+    """Text in which evidence stands out."""
+    shown, at = Text(), 0
+    for start, end in sorted((one.start, one.end) for one in evidence):
+        shown.append(visible(text[at:start]))
+        shown.append(visible(text[max(at, start) : end], "bold red"))
+        at = max(at, end)
+    return shown.append(visible(text[at:]))

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 from . import app
 from .campaigns import CampaignLedger
+from .classify import Classification, Classifier
 from .config import Config
 from .flights import now
 from .held import HeldMail
 from .journal import FileJournal
+from .message import parse_message
 
 if TYPE_CHECKING:
     from .metrics import Metrics
@@ -35,6 +37,11 @@ def review_stores(config: Config) -> Iterator[ReviewStores]:
     """The stores of a configuration, for as long as a command lasts."""
     with closing(app.held_mail(config)) as held, closing(app.campaign_ledger(config)) as ledger:
         yield ReviewStores(held, ledger)
+
+
+def judge(config: Config, content: bytes) -> Classification:
+    """What a held message is by the rules in force; raises RuleError if they cannot be read."""
+    return Classifier(app.rules(config).rules).classify(parse_message(content))
 
 
 @contextmanager

@@ -69,6 +69,14 @@ def test_show_is_what_a_decision_rests_on(mail: Reviewed) -> None:
     assert [one["why"] for one in document["history"]] == ["an offer"]
 
 
+def test_what_can_be_done_is_said_until_it_is_decided(mail: Reviewed) -> None:
+    """The page of a campaign with held copies names the commands; a decision that counts leaves them out."""
+    assert "consentry campaign decide acacacac is_service --why" in mail.run("campaign", "show", "ac").stdout
+    mail.run("campaign", "decide", "ac", "is_marketing", "--why", "x")
+    assert "What can be done" not in mail.run("campaign", "show", "ac").stdout
+    assert "What can be done" not in mail.run("campaign", "show", "0" * 32).stdout
+
+
 def test_a_sample_is_found_though_the_ledgers_is_gone(mail: Reviewed) -> None:
     """Another held message of the campaign takes its place; without any that is said."""
     mail.run("held", "erase", "--queue-id", "Q2", "--yes")

@@ -11,6 +11,7 @@ from filter.errors import InputError
 from filter.hold_codec import HoldDataError
 from filter.replies import Reply
 
+C1 = "Subject: Hi\r\nX-Odd: \x9b2J now\x7f \U000e0041\r\n\r\nSave now.\r\n".encode()
 HOSTILE = (
     b"From: E <e@bank.example>\r\nSubject: =?utf-8?q?save =E2=80=AEtxt [bold]now[/bold]?=\r\n"
     b"X-Odd: \x1b]0;pwned\x07\r\n"
@@ -50,6 +51,16 @@ def test_list_shows_what_is_held(two: Reviewed) -> None:
     assert {one["state"] for one in documents} == {"held"}
     assert documents[0]["campaign"] == CAMPAIGN
     assert documents[0]["label"] == "marketing"
+
+
+def test_json_does_nothing_to_a_terminal(mail: Reviewed) -> None:
+    """What terminals may obey stands in it as digits, which mean the same to a program."""
+    mail.hold("Q9", "anna@x.example", content=C1)
+    shown = mail.run("held", "show", "Q9", "--json").stdout
+    assert shown.strip().isprintable()
+    (document,) = mail.documents("held", "show", "Q9")
+    assert "\\u009b2J now\\u007f \\udb40\\udc41" in shown
+    assert "\x9b2J now\x7f \U000e0041" in document["headers"]
 
 
 @pytest.mark.parametrize(
@@ -161,6 +172,22 @@ def test_show_tells_what_a_reviewer_needs(two: Reviewed) -> None:
     assert {copy["state"] for copy in document["copies"]} == {"held"}
     assert document["headers"].endswith("Subject: Save now")
     assert any("Shop now" in segment["text"] for segment in document["segments"])
+
+
+def test_show_marks_what_promotes(mail: Reviewed) -> None:
+    """A passage that promotes says so, with the rules that found it and their words; the others do not."""
+    content = b"Subject: Your statement\r\n\r\nYour statement is ready.\r\n\r\nGet 20% off your next order today.\r\n"
+    mail.hold("Q1", "anna@x.example", content=content)
+    shown = mail.run("held", "show", "Q1").stdout
+    assert "[paragraph] Your statement is ready." in shown
+    assert "[paragraph, marketing] Get 20% off your next order" in shown
+    assert 'offer.percent-off ("Get 20% off")' in shown
+    (document,) = mail.documents("held", "show", "Q1")
+    found = {
+        one["text"]: [e["rule"] for e in one["evidence"]] for one in document["segments"] if one["label"] != "neutral"
+    }
+    assert [text for text in found if text.startswith("Get 20% off")]
+    assert "offer.percent-off" in [rule for rules in found.values() for rule in rules]
 
 
 def test_show_is_safe_in_a_terminal(mail: Reviewed) -> None:
