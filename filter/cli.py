@@ -1,7 +1,7 @@
 """The command line: `consentry classify`, `explain`, `config check`, `demo`.
 
 Each command reads its input, calls one function and shows the result; nothing is decided here. The others stand in
-`cli_run`, `cli_consent`, `cli_rules`, `cli_held`, `cli_orders` and `cli_campaign`.
+`cli_run`, `cli_consent`, `cli_publish`, `cli_rules`, `cli_held`, `cli_orders` and `cli_campaign`.
 """
 
 import base64
@@ -20,8 +20,8 @@ from . import __version__, app, console, hold_stores
 from .allocator import keep_freed_memory
 from .classify import Classification, Classifier
 from .cli_campaign import campaign_commands
-from .cli_consent import consent_commands
 from .cli_held import held_commands
+from .cli_publish import consent_commands
 from .cli_rules import rules_commands
 from .cli_run import run_commands
 from .config import Config, load_config

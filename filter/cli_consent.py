@@ -69,8 +69,8 @@ def import_(
             file,
             now=console.now(),
             file_format=file_format,
-            defaults=_pairs(default, "--default"),
-            topics=_pairs(topic, "--topic"),
+            defaults=pairs(default, "--default"),
+            topics=pairs(topic, "--topic"),
             batch=batch,
             rejects=skip_bad,
             progress=lambda _lines, octets: bar.update(task, completed=octets),
@@ -78,22 +78,24 @@ def import_(
         if complete and report.imported:
             store.touch(console.now())
     if as_json:
-        console.write_json(_report_document(report))
+        console.write_json(report_document(report))
     else:
-        _print_report(report)
+        print_report(report)
     if report.rejected:
         raise console.found_something()
 
 
-def _pairs(texts: list[str] | None, option: str) -> dict[str, str]:
-    pairs = [text.partition("=") for text in texts or ()]
-    for name, equals, _ in pairs:
+def pairs(texts: list[str] | None, option: str) -> dict[str, str]:
+    """What NAME=VALUE options say; InputError for one that is none."""
+    given = [text.partition("=") for text in texts or ()]
+    for name, equals, _ in given:
         if not (name and equals):
             raise InputError(f"{option} {name}: write NAME=VALUE")
-    return {name: value for name, _, value in pairs}
+    return {name: value for name, _, value in given}
 
 
-def _report_document(report: ImportReport) -> dict[str, object]:
+def report_document(report: ImportReport) -> dict[str, object]:
+    """What was done with a file, as JSON has it."""
     return {
         "file": str(report.path),
         "format": report.format,
@@ -112,12 +114,13 @@ def _report_document(report: ImportReport) -> dict[str, object]:
     }
 
 
-def _print_report(report: ImportReport) -> None:
+def print_report(report: ImportReport, done: str = "imported") -> None:
+    """What was done with a file, for people."""
     for problem in report.problems:
         console.err.print(visible(str(problem), "red"))
     if report.problem_total > len(report.problems):
         console.err.print(f"... and {report.problem_total - len(report.problems)} more")
-    done = "imported" if report.imported else "nothing imported; use --skip-bad FILE to import the good lines"
+    done = done if report.imported else f"nothing {done}; use --skip-bad FILE for the good lines"
     console.out.print(visible(f"{report.path.name}: {done} (batch {report.batch})", "bold"))
     console.out.print(
         f"{report.lines} lines = {report.accepted} accepted + {report.duplicates} duplicates"
@@ -191,7 +194,7 @@ def record(
 ) -> None:
     """Record one event about an address, such as an objection made on the telephone."""
     with _store(config, readonly=False) as store:
-        columns = {"address": address, **_pairs(value, "value")}
+        columns = {"address": address, **pairs(value, "value")}
         at = console.now()
         columns.setdefault("source", "recorded by hand")
         columns.setdefault("event_time", datetime.fromtimestamp(at / 1000, UTC).isoformat())

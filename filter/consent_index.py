@@ -16,12 +16,14 @@ from .address import Subject
 from .consent import NO_RECORD, ConsentAnswer, Scope
 from .consent_codec import Record, Template, Templates, UnknownTemplateError, check, identity
 from .consent_rulings import Rulings
-from .errors import ConsentDataError
+from .errors import ConsentDataError, DamagedIndexError
 from .evidence import ConsentEvent
 
 SCHEMA: Final = 1
 FIRST_MAP: Final = 64 << 20  # octets; doubles when full
 MAX_READERS: Final = 2048  # two generations of the most workers, and room for those that were killed
+
+_DAMAGED: Final = (lmdb.InvalidError, lmdb.CorruptedError, lmdb.PageNotFoundError)
 
 _T = TypeVar("_T")
 
@@ -59,7 +61,7 @@ class ConsentIndex:
 
     def __init__(self, path: Path, key_id: str, *, readonly: bool, create: bool = False, durable: bool = True) -> None:
         if not create and not path.exists():  # LMDB would make an empty file
-            raise ConsentDataError(f"{path}: the consent index file is missing; restore it or import again")
+            raise DamagedIndexError(f"{path}: the consent index file is missing; restore it or import again")
         self.path = path
         self.templates = Templates()
         self._rulings = Rulings(self.templates)
@@ -80,7 +82,8 @@ class ConsentIndex:
             self._names = self.env.open_db(b"templates", create=create)
             self._meta = self.env.open_db(b"meta", create=create)
         except lmdb.Error as error:
-            raise ConsentDataError(f"{path}: consent index cannot be opened: {error}") from error
+            kind = DamagedIndexError if isinstance(error, _DAMAGED) else ConsentDataError
+            raise kind(f"{path}: consent index cannot be opened: {error}") from error
         self._check_size()
         if create:
             self.write(lambda txn: self._stamp(txn, key_id))
@@ -304,7 +307,7 @@ class ConsentIndex:
         """Refuse a file cut short: reading beyond its end through the memory map would kill the process."""
         wanted = (self.env.info()["last_pgno"] + 1) * self.env.stat()["psize"]
         if (there := self.path.stat().st_size) < wanted:
-            raise ConsentDataError(f"{self.path}: consent index is cut short: {there} of {wanted} octets; restore it")
+            raise DamagedIndexError(f"{self.path}: consent index is cut short: {there} of {wanted} octets; restore it")
 
     def _check_stamp(self, key_id: str) -> None:
         txn = self.begin()

@@ -18,7 +18,7 @@ from .errors import ConsentryError
 WINDOW: Final = 5_000  # records sent and not acknowledged yet
 _PARTITION_DIGITS: Final = 8  # of a key, which is a hash: even enough
 
-Record = tuple[bytes, bytes]
+Record = tuple[bytes, bytes | None]
 
 
 class PublishError(ConsentryError):
@@ -69,7 +69,7 @@ class Publisher:
         except (KafkaError, OSError, TimeoutError) as error:
             raise self._failed(error) from error
 
-    async def _send(self, key: bytes, value: bytes, partition: int) -> "asyncio.Future[Any]":
+    async def _send(self, key: bytes, value: bytes | None, partition: int) -> "asyncio.Future[Any]":
         sent: asyncio.Future[Any] = await self._producer.send(self._topic, value, key=key, partition=partition)
         return sent
 

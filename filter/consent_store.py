@@ -32,7 +32,7 @@ from .consent_build import Runs, add_in_place, build
 from .consent_codec import Record, encode
 from .consent_index import ConsentIndex, Tally
 from .durable import sync_directory, write_file
-from .errors import ConsentDataError
+from .errors import ConsentDataError, DamagedIndexError
 from .labels import Channel
 
 REFRESH_EVERY: Final = 1.0  # seconds between looks at CURRENT
@@ -206,6 +206,22 @@ class ConsentStore:
             for record in index.records(txn, wide, value):
                 yield wide, record
 
+    def about(self, subject: Subject) -> list[tuple[Subject, ConsentEvent]]:
+        """Every event on record about any spelling of a mailbox, without the identities that the index derived."""
+        with self._reading():
+            index = self._look()
+            txn = index.begin()
+            index.load_templates(txn)
+            value = txn.get(subject.wide)
+            spans = index.templates.spans(value) if value else ()
+            found = [
+                (template.has_id, *template.decode(value, start, end, subject.wide)) for template, start, end in spans
+            ]
+        return [
+            (Subject(exact, subject.wide, subject.key_id), event if has_id else event._replace(id=""))
+            for has_id, exact, event in found
+        ]
+
     def apply(self, entries: Iterable[Entry]) -> Applied:
         """Add events, all or none; events that are there already change nothing. Synced to disk on return.
 
@@ -307,7 +323,7 @@ class ConsentStore:
         except _UNREADABLE as error:
             raise self._unreadable(error) from error
         if not _INDEX_NAME(name):
-            raise ConsentDataError(f"{path}: does not name an index file such as {_file_name(1)}; restore it")
+            raise DamagedIndexError(f"{path}: does not name an index file such as {_file_name(1)}; restore it")
         return name
 
     @contextmanager

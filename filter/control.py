@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import orjson
 
+RUN_VARIABLE: Final = "CONSENTRY_RUN"  # of the environment: names one run of the supervisor
 MAX_LINE: Final = 4 << 20  # octets; an assignment holds the whole configuration file
 
 

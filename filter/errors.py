@@ -50,6 +50,10 @@ class ConsentDataError(ConsentryError):
     """A consent event, key or index cannot be used."""
 
 
+class DamagedIndexError(ConsentDataError):
+    """The files of a consent index are damaged or missing: it can be restored, or built again."""
+
+
 class AddressError(ConsentryError):
     """An address or number cannot be normalised (the message never quotes it in full)."""
 
