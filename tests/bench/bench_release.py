@@ -1,12 +1,12 @@
 """Recipients a second that a bulk release delivers: order, claim, check of consent, delivery, recorded outcome.
 
     bench_release.py [--recipients 20000] [--octets 4000] [--connections 20] [--processes 1] [--store sqlite|none]
-        [--dir DIR]
+        [--held 0] [--dir DIR]
 
 One copy a message, every recipient with a grant in a real consent index, the next hop is smtp-sink on this machine. The
 order and its delivery are timed, and both together; with `--store none` held mail is a list in memory, which shows what
-the rest costs. Several `--processes` deliver at once, as a relay and a command do. The directory should be on the disk
-that is to be measured.
+the rest costs. Several `--processes` deliver at once, as a relay and a command do. `--held` puts so many
+copies of 40 other campaigns into the store before. The directory should be on the disk that is to be measured.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import bench_hold
 import uvloop
 from bench_hold import VAULT, content
 from bench_hold import message as held_message
@@ -98,7 +99,14 @@ def messages(count: int, octets: int) -> list[HeldMessage]:
     }
     held = [held_message(number, bodies[number % len(bodies)]) for number in range(count)]
     return [
-        replace(one, **judged, copies=(replace(one.copies[0], state="unknown", reason="no_consent"),)) for one in held
+        replace(
+            one,
+            queue_id=f"release{number:09}",
+            received_at=one.received_at + (1 << 30),  # later than whatever else is held
+            **judged,
+            copies=(replace(one.copies[0], state="unknown", reason="no_consent"),),
+        )
+        for number, one in enumerate(held)
     ]
 
 
@@ -123,6 +131,7 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=20)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--store", choices=("sqlite", "none"), default="sqlite")
+    parser.add_argument("--held", type=int, default=0)
     parser.add_argument("--dir", type=Path, default=None, help="where to put the stores (default: temporary)")
     options = parser.parse_args()
     postfix, port = parts.find("postfix"), free_port()
@@ -138,6 +147,8 @@ def main() -> None:
         )
         try:
             wait_for_port(port, sink)
+            if options.held:
+                bench_hold.fill(directory / "hold", options.held)
             mail, ordering = prepared(options.store, directory, held, journal)
             settings = ReleaseSettings(concurrent=options.connections)
             gc.collect()
