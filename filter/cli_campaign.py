@@ -15,7 +15,7 @@ from .decision_evidence import evidence_of
 from .display import counted, visible
 from .errors import InputError
 from .explain import decided_line
-from .held import Action, By, HeldQuery
+from .held import Action, By, CopyState, HeldQuery
 from .held_documents import campaign_document, decision_line_document, held_document
 from .held_view import SHORT, campaign_page, campaigns_table, message_page, next_steps
 from .ports import HeldMessage
@@ -34,6 +34,7 @@ ApplyToHeld = Annotated[
 _SHOWN: Final = 50
 _MOST: Final = 100_000
 _TOP: Final = 10
+_HELD: Final = frozenset({CopyState.HELD})
 _WARNING: Final = (
     "As service mail they go to those who had objected, too; each is checked again right before it goes, and those who "
     "objected since do not get it. What was delivered cannot be called back."
@@ -160,6 +161,7 @@ def decide(
     with review_stores(settings) as stores:
         name = campaign_name(campaign, stores.held, stores.ledger)
         held = _held(stores, name)
+        ever = _held(stores, name, frozenset())  # released and discarded ones too: they make it no smaller
         bound = settings.campaign.second_approver_from
         decision = CampaignDecision(
             campaign=name,
@@ -168,7 +170,7 @@ def decide(
             author=_said(author or login_name(), "--author"),
             at=at,
             expires_at=at + milliseconds("--expires", expires) if expires else 0,
-            needs_second=bool(bound) and held >= bound,
+            needs_second=bool(bound) and ever >= bound,
             evidence=evidence_of(stores.held, name, settings.decision_policy()),
         )
         if apply_to_held and not yes and not decision.waits:
@@ -220,9 +222,9 @@ def _said(text: str, option: str) -> str:
     return text.strip()
 
 
-def _held(stores: ReviewStores, campaign: str) -> int:
-    """How many copies of a campaign are held."""
-    return sum(one.copies for one in stores.held.tally(HeldQuery(campaign=campaign), By.STATE))
+def _held(stores: ReviewStores, campaign: str, states: frozenset[CopyState] = _HELD) -> int:
+    """How many copies of a campaign are held; or in one of these states, empty for any."""
+    return sum(one.copies for one in stores.held.tally(HeldQuery(campaign=campaign, states=states), By.STATE))
 
 
 def _agree(stores: ReviewStores, campaign: str) -> None:

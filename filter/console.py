@@ -4,6 +4,7 @@ Results go to standard output, everything else to standard error. Exit status: 0
 line, a wrong label, a failed example), 2 the command could not do its work.
 """
 
+import json
 import os
 import sys
 import traceback
@@ -35,8 +36,21 @@ def now() -> int:
 
 
 def write_json(document: Any) -> None:
-    """One JSON document on a line of standard output."""
-    sys.stdout.buffer.write(orjson.dumps(document) + b"\n")
+    """One JSON document on a line of standard output; what is not printable stands in it as digits.
+
+    JSON allows controls from U+007F on as they are, and some terminals obey them.
+    """
+    octets = orjson.dumps(document)
+    if not octets.isascii() or b"\x7f" in octets:
+        octets = _harmless(octets.decode()).encode()
+    sys.stdout.buffer.write(octets + b"\n")
+
+
+def _harmless(text: str) -> str:
+    """JSON with nothing unprintable in its strings, which is the only place where such can stand."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text)
 
 
 def read_file(path: Path) -> bytes:

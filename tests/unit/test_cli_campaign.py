@@ -157,6 +157,13 @@ def test_big_campaigns_take_two_people(mail: Reviewed) -> None:
     assert CAMPAIGN not in [one["campaign"] for one in mail.documents("campaign", "list", "--undecided")]
 
 
+def test_a_campaign_gets_no_smaller_by_what_is_done_to_it(mail: Reviewed) -> None:
+    """Copies that somebody released or discarded first count towards the second person too."""
+    assert mail.run("held", "discard", "--recipient", "anna@x.example", "--why", "x", "--yes").exit_code == 0
+    mail.run("campaign", "decide", "ab", "is_service", "--why", "x")
+    assert decisions(mail)[0].waits
+
+
 def test_a_decision_is_taken_back(mail: Reviewed) -> None:
     """It does not count any more; that there is none to take back is an error."""
     mail.run("campaign", "decide", "ac", "is_service", "--why", "x")
