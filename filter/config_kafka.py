@@ -52,6 +52,10 @@ def _topic(value: Any) -> str:
     return value
 
 
+def _optional_topic(value: Any) -> str:
+    return "" if value == "" else _topic(value)
+
+
 def _group(value: Any) -> str:
     if (
         not isinstance(value, str)
@@ -63,7 +67,7 @@ def _group(value: Any) -> str:
     return value
 
 
-Topic = Annotated[str, PlainValidator(_topic)]
+OptionalTopic = Annotated[str, PlainValidator(_optional_topic)]
 Group = Annotated[str, PlainValidator(_group)]
 
 
@@ -71,7 +75,7 @@ class KafkaSettings(Section):
     """[kafka]: the Kafka door, and where consent events come from; without servers there is neither."""
 
     bootstrap_servers: Annotated[tuple[Peer, ...], *LIST] = ()
-    topic: Topic = "outbound"
+    topic: OptionalTopic = "outbound"
     group: Group = "consentry"
     first_offset: Annotated[FirstOffset, word(*FirstOffset)] = FirstOffset.EARLIEST
     max_message_size: Annotated[int, sized("64 KiB", "1 GiB")] = _MIB
@@ -88,12 +92,17 @@ class KafkaSettings(Section):
     password_file: SecretPath = None
     session_timeout: Annotated[timedelta, timed("1s", "30min")] = timedelta(seconds=45)
     stall_timeout: Annotated[timedelta, timed("1s", "1h")] = timedelta(minutes=2)
-    consent_topic: Topic = "consent.events"
+    consent_topic: OptionalTopic = "consent.events"
 
     @property
     def serves(self) -> bool:
         """Whether there is a Kafka door."""
         return bool(self.bootstrap_servers and self.topic)
+
+    @property
+    def follows(self) -> str:
+        """The topic that consent events come from; empty when they are imported only."""
+        return self.consent_topic if self.bootstrap_servers else ""
 
     @property
     def drain_time(self) -> float:

@@ -201,7 +201,7 @@ def build(config: Config, slot: int) -> Relay:
     """Put the relay of worker `slot` together, within its running event loop. Nothing is served yet."""
     store = config.store.dir
     loaded = app.rules(config)
-    consent = LateConsent(lambda: app.consent_store(config))
+    consent = LateConsent(lambda: app.consent_store(config), topic=config.kafka.follows)
     metrics = Metrics(CollectorRegistry())
     hold = app.hold(config)
     flights = Flights(store / "flights", slot, slots=2 * config.smtp.max_connections + _SPARE_FLIGHTS)

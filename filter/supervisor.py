@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from . import app, logs
+from . import app, consent_crew, logs
 from .app import Checked
 from .config import Config
 from .config_values import Endpoint
+from .consent_crew import Following
 from .control import Assignment, Do
 from .crew import Crew
 from .errors import ConsentryError
@@ -54,6 +55,7 @@ class Supervisor:
         announce: Callable[[str], None],
         check: Callable[[Path], Checked] = app.check,
         arguments: Sequence[str] = (),
+        follower: Sequence[str] = (),
         patience: Patience | None = None,
     ) -> None:
         self._file = file
@@ -66,7 +68,9 @@ class Supervisor:
         self._draining: set[asyncio.Task[None]] = set()
         self._crews: list[Crew] = []  # everybody who is there
         self._number = 0
+        self._follower = list(follower) or consent_crew.command()
         self._current: Generation
+        self._following: Following
         self._status: Status
         self._http: HttpServer
 
@@ -83,6 +87,13 @@ class Supervisor:
             app.keyer(checked.config, create=True)  # once, before several workers need it
             self._status = Status(directory / "metrics", self._health)
             self._status.prepare()
+            self._following = Following(
+                self._file,
+                self._follower,
+                self._patience,
+                on_exit=self._status.retire,
+                on_restart=self._status.restarted,
+            )
             try:
                 await self._serve(checked)
             finally:
@@ -93,11 +104,16 @@ class Supervisor:
         self._current = self._generation(checked, listeners)
         self._http = await self._start_http(checked)
         try:
-            if await self._unless_stopped(self._current.crew.start()):
+            if await self._unless_stopped(self._start_all(checked)):
                 self._say_ready()
                 await self._until_stopped()
         finally:
             await self._end()
+
+    async def _start_all(self, checked: Checked) -> None:
+        """Workers take mail only once the consent index counts as incomplete until its topic was read."""
+        await self._following.follow(checked)
+        await self._current.crew.start()
 
     async def _until_stopped(self) -> None:
         """Reload as often as wanted."""
@@ -151,8 +167,11 @@ class Supervisor:
             if checked.config.http.listen != old.checked.config.http.listen:
                 http = await self._start_http(checked)
             generation = self._generation(checked, listeners)
+            await self._following.follow(checked)
             await generation.crew.start()
         except BaseException:
+            with suppress(ConsentryError):  # which its health tells
+                await self._following.follow(old.checked)
             self._crews = [crew for crew in self._crews if not crew.gone]
             listeners.close(but=old.listeners)
             if http is not self._http:
@@ -220,12 +239,14 @@ class Supervisor:
         self._let_go(self._current)
         while self._draining:
             await asyncio.wait(self._draining)
+        await self._following.stop()
         await self._http.stop()
         logs.event(logs.INFO, "stopped")
 
     def _health(self) -> Health:
         also = [NotReady.DRAINING] if self._stop.is_set() else []
-        return health(self._current.crew.reports(), also=also)
+        following = self._following
+        return health(self._current.crew.reports(), also=[*also, *following.reasons], notices=following.notices)
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -238,6 +259,7 @@ class Supervisor:
             self._stop.set()
             return
         logs.event(logs.WARNING, "hurrying")
+        asyncio.get_running_loop().call_later(_HURRY, self._following.kill)
         for crew in self._crews:
             crew.tell(Do.HURRY)
             asyncio.get_running_loop().call_later(_HURRY, crew.kill)

@@ -15,10 +15,10 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import uvloop
 
@@ -27,7 +27,7 @@ from .allocator import keep_freed_memory
 from .config import parse_config
 from .control import Assignment, Do
 from .errors import ConsentryError
-from .health import NotReady
+from .health import NotReady, Report
 from .relay import Relay
 
 BEAT: Final = 1.0  # seconds
@@ -37,8 +37,31 @@ SLOW: Final = 2.0  # seconds that a heartbeat is late when the event loop is too
 DRAINED, STOPPED, NOT_STARTED = 0, 1, 2
 
 
-def main(descriptor: int) -> int:
-    """Work for the supervisor at the other end of this inherited socket; gives the exit status."""
+class Work(Protocol):
+    """What a worker does once it was started: a relay, or something else that lives as long."""
+
+    @property
+    def version(self) -> str:
+        """Of what it works by; not empty."""
+
+    @property
+    def broken(self) -> bool:
+        """Whether only a new process can help."""
+
+    def report(self) -> Report:
+        """How it is."""
+
+    async def stop(self) -> None:
+        """Finish what is under way."""
+
+
+Start = Callable[[Assignment], Awaitable[Work]]
+
+
+def main(descriptor: int, start: Start | None = None) -> int:
+    """Work for the supervisor at the other end of this inherited socket, as a relay if not told otherwise; gives the
+    exit status.
+    """
     logs.configure(pid=os.getpid())
     faulthandler.register(signal.SIGUSR2, all_threads=True)  # the supervisor asks a hung worker where it hangs
     for number in (signal.SIGINT, signal.SIGHUP):
@@ -47,13 +70,13 @@ def main(descriptor: int) -> int:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # this memory holds mail
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_work(descriptor))
+            return runner.run(_work(descriptor, start or _start))
     except Exception as error:  # noqa: BLE001 -- the last door: what comes here ends the process, and is said
         logs.fault("worker_fault", error)
         return STOPPED
 
 
-async def _work(descriptor: int) -> int:
+async def _work(descriptor: int, start: Start) -> int:
     asyncio.get_running_loop().set_exception_handler(_log_fault)
     reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=descriptor), limit=control.MAX_LINE)
     line = await reader.readline()
@@ -61,7 +84,7 @@ async def _work(descriptor: int) -> int:
         return NOT_STARTED  # the supervisor is gone already
     assignment = Assignment.read(control.decode(line))
     try:
-        started = await _start(assignment)
+        started = await start(assignment)
     except (ConsentryError, OSError) as error:
         writer.write(control.encode({"failed": str(error)}))
         await writer.drain()
@@ -118,10 +141,10 @@ def _allow_files(wanted: int) -> None:
 
 
 class Worker:
-    """A relay at work, and the line to the supervisor."""
+    """Work that was started, and the line to the supervisor."""
 
-    def __init__(self, started: Relay, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._relay = started
+    def __init__(self, started: Work, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._work = started
         self._reader, self._writer = reader, writer
         self._leave = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -132,7 +155,7 @@ class Worker:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._leave.set)
         async with _running(self._obey()), _running(self._beat()):
             await self._leave.wait()
-            async with _running(self._relay.stop()) as drained:
+            async with _running(self._work.stop()) as drained:
                 hurried = asyncio.create_task(self._hurry.wait())
                 await asyncio.wait((drained, hurried), return_when=asyncio.FIRST_COMPLETED)
                 hurried.cancel()
@@ -158,13 +181,13 @@ class Worker:
             await asyncio.sleep(due - clock())
             lag = clock() - due
             due = clock() + BEAT
-            report = replace(self._relay.report(), lag_ms=int(lag * 1000))
+            report = replace(self._work.report(), lag_ms=int(lag * 1000))
             if lag > SLOW:
                 report = replace(report, reasons=(*report.reasons, NotReady.EVENT_LOOP_SLOW))
                 logs.event(logs.WARNING, "event_loop_slow", seconds=round(lag, 1))
             if self._leave.is_set():
                 report = replace(report, reasons=(*report.reasons, NotReady.DRAINING))
-            elif self._relay.broken:
+            elif self._work.broken:
                 logs.event(logs.ERROR, "worker_stopping", reason=report.reasons)
                 self._status = STOPPED
                 self._leave.set()
