@@ -1,6 +1,7 @@
 """Held messages as rows: they come back as they were, and no changed row passes for the one that was stored."""
 
 import dataclasses
+import zlib
 
 import pytest
 from hypothesis import assume, given
@@ -12,8 +13,10 @@ from filter.held import CopyState
 from filter.hold_codec import (
     MESSAGE_COLUMNS,
     Codec,
+    ContentRow,
     CopyRecord,
     DamagedMessageError,
+    Packed,
     pack,
     pack_record,
     read_copies,
@@ -181,6 +184,32 @@ def test_content_is_compressed_if_that_helps():
     noise = dataclasses.replace(mail, content=bytes(range(256)))
     assert pack(noise, VAULT).content.codec is Codec.PLAIN
     assert len(pack(noise, VAULT).content.body) == 256 + OVERHEAD
+
+
+def with_body(message: HeldMessage, body: bytes) -> Packed:
+    """The rows of a message with another body, sealed as it should be."""
+    rows = pack(message, VAULT)
+    key = VAULT.open_key(rows.message.key_id, rows.message.wrapped_key)
+    sealed = key.seal(body, f"{message.queue_id}\0content {Codec.ZLIB:d}".encode())
+    return dataclasses.replace(rows, content=ContentRow(Codec.ZLIB, sealed))
+
+
+def test_content_is_deflate_whoever_makes_or_reads_it():
+    """Python's own zlib opens what was compressed here, and what it compressed is read here (RFC 1950)."""
+    mail = held_message("one", octets=30_000)
+    rows = pack(mail, VAULT)
+    key = VAULT.open_key(rows.message.key_id, rows.message.wrapped_key)
+    assert zlib.decompress(key.open(rows.content.body, b"one\0content 1")) == mail.content
+    rows = with_body(mail, zlib.compress(mail.content, 9))
+    assert unpack(rows.message, rows.content, rows.copies, VAULT).message.content == mail.content
+
+
+@given(st.binary(max_size=200))
+def test_what_is_no_deflate_is_damage(body: bytes):
+    """Whatever stands where compressed content should is damage, and nothing else."""
+    rows = with_body(held_message("one", octets=30_000), body)
+    with pytest.raises(DamagedMessageError):
+        unpack(rows.message, rows.content, rows.copies, VAULT)
 
 
 def test_a_body_that_would_grow_without_end_is_not_unpacked():
