@@ -26,6 +26,8 @@ class CopyState(StrEnum):
     VOID = "void"
 
 
+LONGEST_WAIT: Final = 86_400_000
+"""Milliseconds; no lease and no pause is longer. A copy that is due later was put off by a clock that ran ahead."""
 OPEN: Final = frozenset({CopyState.PENDING, CopyState.HELD, CopyState.RELEASED})
 """The content is needed while a copy is in one of these."""
 
@@ -185,6 +187,7 @@ class HeldMail(Protocol):
     def claim(self, at: int, until: int, limit: int, order: str = "", octets: int = 64 << 20) -> Sequence[Claim]:
         """Lease up to so many RELEASED copies that are due and not leased: ours until then. Of one order, or of all.
 
+        A copy that is due in more than LONGEST_WAIT is due now.
         Their messages have at most so many octets of content together, but for one that has more alone.
         """
 

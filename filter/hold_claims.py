@@ -10,7 +10,7 @@ from heapq import merge
 from itertools import islice
 from typing import Final, cast
 
-from .held import Action, Claim, CopyState, Order, Outcome, Place
+from .held import LONGEST_WAIT, Action, Claim, CopyState, Order, Outcome, Place
 from .hold_codec import CopyRecord, DamagedMessageError, open_message, read_copies, read_message
 from .hold_database import Change, HoldDatabase
 from .hold_orders import find, waiting_orders
@@ -19,11 +19,13 @@ from .sealing import UnknownKeyError
 ENDS: Final = frozenset({CopyState.DELIVERED, CopyState.BOUNCED, CopyState.EXPIRED, CopyState.RELEASED, CopyState.HELD})
 """What a leased copy may become."""
 
-_DUE: Final = (
+_WAITING: Final = (
     "SELECT due_at, copy.message, number, coalesce(size, 0) FROM copy INDEXED BY copy_due"
-    " LEFT JOIN message ON message.id = copy.message WHERE state = 'released' AND order_id = ? AND due_at <= ?"
+    " LEFT JOIN message ON message.id = copy.message WHERE state = 'released' AND order_id = ? AND due_at {} ?"
     " ORDER BY due_at, copy.message, number LIMIT ?"
 )
+_DUE: Final = _WAITING.format("<=")
+_PUT_OFF: Final = _WAITING.format(">")
 
 
 def lease(
@@ -52,8 +54,9 @@ def _due(database: HoldDatabase, order: str, at: int, limit: int) -> Iterator[tu
     """What is due, the longest first, of all orders that have something waiting or of this one."""
     execute = database.connection.execute
     found = [
-        cast("list[tuple[int, int, int, int]]", execute(_DUE, (one, at, limit)).fetchall())
+        cast("list[tuple[int, int, int, int]]", execute(sql, (one, bound, limit)).fetchall())
         for one in ([order] if order else waiting_orders(database.connection))
+        for sql, bound in ((_DUE, at), (_PUT_OFF, at + LONGEST_WAIT))
     ]
     return islice(merge(*found), limit)
 

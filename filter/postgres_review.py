@@ -17,7 +17,7 @@ import psycopg
 
 from . import logs, postgres_query, postgres_rows
 from .errors import InputError
-from .held import Action, By, Claim, CopyState, HeldLine, HeldQuery, Order, Outcome, Place, Tally
+from .held import LONGEST_WAIT, Action, By, Claim, CopyState, HeldLine, HeldQuery, Order, Outcome, Place, Tally
 from .hold_codec import (
     MESSAGE_COLUMNS,
     CopyRecord,
@@ -276,12 +276,14 @@ def _lease(connection: Connection, at: int, until: int, most: tuple[int, int], o
     before they were leased.
     """
     limit, octets = most
-    rows = connection.execute(
-        f"SELECT message.size, {postgres_rows.KEPT} FROM copy JOIN message ON message.id = copy.message"  # noqa: S608 - names are ours
-        f" WHERE copy.state = 'released' AND copy.due_at <= %s {'AND copy.order_id = %s' if order else ''}"
-        " ORDER BY copy.due_at, copy.message, copy.number LIMIT %s FOR UPDATE OF copy SKIP LOCKED",
-        (at, *([order] if order else []), limit),
-    ).fetchall()
+    rows: list[tuple[Any, ...]] = []
+    for due, bound in (("<=", at), (">", at + LONGEST_WAIT)):  # the second were put off by a clock that ran ahead
+        rows += connection.execute(
+            f"SELECT message.size, {postgres_rows.KEPT} FROM copy JOIN message ON message.id = copy.message"  # noqa: S608 - names are ours
+            f" WHERE copy.state = 'released' AND copy.due_at {due} %s {'AND copy.order_id = %s' if order else ''}"
+            " ORDER BY copy.due_at, copy.message, copy.number LIMIT %s FOR UPDATE OF copy SKIP LOCKED",
+            (bound, *([order] if order else []), limit - len(rows)),
+        ).fetchall()
     taken: dict[int, list[Sequence[Any]]] = {}
     for size, *row in rows:
         if row[0] not in taken:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from filter.held import (
+    LONGEST_WAIT,
     OPEN,
     Action,
     By,
@@ -41,6 +42,10 @@ class Row:
     outcome: str = ""
     released_at: int = 0
     history: list[CopyState] = field(default_factory=list)
+
+
+def _due(when: int, at: int) -> bool:
+    return when <= at or when > at + LONGEST_WAIT
 
 
 class MemoryHeldMail:
@@ -140,7 +145,7 @@ class MemoryHeldMail:
         """See `HeldMail`."""
         self._called("claim")
         with self._lock:
-            due = [row for row in self._released(order) if row.due_at <= at and row.lease_until <= at]
+            due = [row for row in self._released(order) if _due(row.due_at, at) and _due(row.lease_until, at)]
             due.sort(key=lambda row: (row.due_at, row.place))
             by_message: dict[int, list[Row]] = {}
             size = 0

@@ -318,6 +318,18 @@ def test_what_was_held_again_can_be_released_again(backend):
     assert (tuple(claim.orders), tuple(claim.attempts), tuple(claim.released_at)) == ((other,), (0,), (NOW + 60,))
 
 
+def test_a_clock_that_ran_ahead_keeps_no_copy_waiting(backend: Backend) -> None:
+    """Nothing is leased or put off for longer than a day: what is due later than that is due."""
+    backend.store(message("one", copy(1), copy(2)))
+    release(backend)
+    year = 365 * DAY
+    (claim,) = backend.mail.claim(NOW + year, NOW + year + 100, 1)
+    finish(backend, [claim], CopyState.RELEASED, NOW + year, due_at=NOW + year + DAY // 6, outcome="unreachable")
+    assert backend.mail.claim(NOW + year, NOW + year + 100, 10)  # leased, and never finished
+    assert len(claimed(backend.mail.claim(NOW + 20, NOW + 100, 10, "r1"))) == 2
+    assert not backend.mail.claim(NOW + 99, NOW + 200, 10)
+
+
 def test_what_was_finished_stays_so(backend):
     """Somebody whose lease has ended may be late: what another one has finished stays as it is."""
     backend.store(message("one"))
