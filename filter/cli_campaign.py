@@ -6,7 +6,7 @@ from typing import Annotated, Final
 import typer
 
 from . import app, console
-from .campaigns import CampaignDecision, CampaignLine, Decided
+from .campaigns import CampaignDecision, CampaignLine, Decided, as_of
 from .cli_options import AsJson, Author, ConfigFile, Why, Yes, login_name
 from .cli_orders import How, NoWait, Placed, agree, place, tell
 from .cli_query import campaign_name, milliseconds
@@ -116,7 +116,7 @@ def show(
     else:
         console.out.print("\nOne of its messages:")
         console.out.print(message_page(sample, {}, judged, whole=whole))
-    if held and not (line.decision and line.decision.in_force(at)):
+    if held and as_of(history[::-1], at) is None:
         console.out.print(next_steps(name))
 
 

@@ -16,8 +16,8 @@ from .cli_query import AnyState, query, subjects, with_options
 from .display import counted, visible
 from .errors import InputError
 from .held import By, HeldQuery
-from .held_documents import held_document, line_document, tally_document
-from .held_view import lines_table, message_page, tally_table
+from .held_documents import held_document, line_document, order_document, tally_document
+from .held_view import lines_table, message_page, orders_table, tally_table
 from .master_keys import add_key
 from .reviewing import ReviewStores, command_journal, judge, review_stores
 
@@ -135,6 +135,28 @@ def stats(
         console.out.print()
 
 
+@held_commands.command()
+def orders(
+    *,
+    limit: Annotated[int, typer.Option(min=1, help="Most orders to list.")] = _TOP,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """List the orders that were given, the newest first, and how many of their copies wait to be delivered."""
+    with review_stores(app.settings(config)) as stores:
+        given = stores.held.orders()
+        found = [(order, stores.held.waiting(order.id)[0]) for order in given[:limit]]
+    if as_json:
+        for order, waiting in found:
+            console.write_json({**order_document(order), "waiting": waiting})
+    elif found:
+        console.out.print(orders_table(found, console.now()))
+        if len(found) < len(given):
+            console.err.print(f"There are more; --limit says how many to list (now {limit}).")
+    else:
+        console.out.print("No order was given.")
+
+
 held_commands.registered_commands += order_commands.registered_commands
 
 
@@ -203,6 +225,8 @@ def rotate_key(
     with --rewrap-only, and then the earlier key may be taken out of the file.
     """
     settings = app.settings(config)
+    with review_stores(settings):
+        pass  # a key is made only where there is something that it can wrap
     made = "" if rewrap_only else add_key(settings.hold_key_file)
     wrapped = 0
     with review_stores(settings) as stores, console.busy("Wrapping …") as say:

@@ -17,7 +17,7 @@ from . import app
 from .campaigns import CampaignLedger
 from .config import Config
 from .config_values import duration
-from .errors import InputError
+from .errors import AddressError, InputError
 from .held import By, CopyState, HeldMail, HeldQuery
 from .labels import Channel, Label
 from .policy import Reason
@@ -130,7 +130,10 @@ def query(conditions: Conditions, config: Config, held: HeldMail, ledger: Campai
 
 def subjects(config: Config, address: str) -> tuple[str, ...]:
     """The subject keys under which copies for a mail address are kept, one for each key in use."""
-    return (app.keyer(config, create=False).subject(address, Channel.EMAIL).exact.hex(),)
+    try:
+        return (app.keyer(config, create=False).subject(address, Channel.EMAIL).exact.hex(),)
+    except AddressError as error:
+        raise InputError(f"--recipient {address}: {error}") from None
 
 
 def campaign_name(beginning: str, held: HeldMail, ledger: CampaignLedger) -> str:

@@ -17,7 +17,7 @@ from .classify import Classification, Evidence, JudgedSegment
 from .config_values import size_text
 from .display import ago, visible
 from .explain import BECAUSE, decided_line, moment
-from .held import Action, By, CopyState, HeldLine, Tally
+from .held import Action, By, CopyState, HeldLine, Order, Tally
 from .held_documents import header_block
 from .labels import Label, SegmentLabel
 from .policy import Reason
@@ -83,6 +83,23 @@ def lines_table(lines: Sequence[HeldLine], at: int) -> RenderableType:
     ]
     columns = _LINES if any(line.outcome for line in lines) else _LINES[:-1]
     return FittingTable(columns, rows)
+
+
+def orders_table(orders: Sequence[tuple[Order, int]], at: int) -> RenderableType:
+    """Orders with how many of their copies wait to be delivered, the newest first; `at` is now."""
+    rows = [
+        [
+            visible(order.id),
+            Text(ago(order.at, at)),
+            Text(f"{waiting:,}", "yellow" if waiting else ""),
+            visible(order.author),
+            Text("yes" if order.despite else ""),
+            visible(order.why),
+        ]
+        for order, waiting in orders
+    ]
+    columns = (Column("order"), Column("given"), Column("waiting", right=True), Column("author"), Column("despite", 1))
+    return FittingTable((*columns, Column("why", least=12)), rows)
 
 
 def tally_table(by: By, tallies: Sequence[Tally], at: int) -> RenderableType:

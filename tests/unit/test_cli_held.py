@@ -38,6 +38,16 @@ def two(mail: Reviewed) -> Reviewed:
     return mail
 
 
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing can be written to the journal."""
+
+    def fail(_file: int, _octets: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("filter.journal.os.write", fail)
+
+
 # Looking
 
 
@@ -104,6 +114,7 @@ def test_a_rule_is_a_condition(two: Reviewed) -> None:
         (("--campaign", "99"), "no campaign begins so"),
         (("--campaign", "a"), "2 campaigns begin so"),
         (("--state", "gone"), "must be one of pending, held"),
+        (("--recipient", "anna"), "--recipient anna: not a mail address"),
         (("--older-than", "soon"), "--older-than soon: must be a whole number and a unit"),
     ],
 )
@@ -154,9 +165,10 @@ def test_without_a_relay_there_is_no_held_mail(tmp_path: Path, two: Reviewed) ->
     other = tmp_path / "other.toml"
     other.write_text('[store]\ndir = "elsewhere"\n')
     two.file = other
-    error = two.run("held", "list").exception
-    assert isinstance(error, HoldDataError)
-    assert "no held mail there yet" in str(error)
+    for command in ("list", "orders", "rotate-key"):
+        error = two.run("held", command).exception
+        assert isinstance(error, HoldDataError)
+        assert "no held mail there yet" in str(error)
 
 
 # One message
@@ -356,6 +368,33 @@ def test_an_order_that_goes_on_needs_its_conditions(two: Reviewed) -> None:
     assert "--all is for everything" in str(both)
 
 
+def test_orders_are_listed(two: Reviewed) -> None:
+    """The newest first, with who gave them, why, and what of them waits to be delivered."""
+    assert two.run("held", "orders").stdout == "No order was given.\n"
+    two.run("held", "discard", "--queue-id", "Q1", "--why", "sent twice", "--yes", "--author", "dora")
+    two.run("held", "release", "--queue-id", "Q3", "--why", "agreed", "--yes", "--no-wait", "--author", "emil")
+    documents = two.documents("held", "orders")
+    assert [(one["action"], one["author"], one["why"], one["waiting"]) for one in documents] == [
+        ("release", "emil", "agreed", 1),
+        ("discard", "dora", "sent twice", 0),
+    ]
+    shown = two.run("held", "orders", "--limit", "1")
+    assert documents[0]["id"] in shown.stdout
+    assert documents[1]["id"] not in shown.stdout
+    assert "There are more" in shown.stderr
+
+
+def test_another_user_moves_nothing(two: Reviewed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of root or of somebody else would be in the relay's way: the message says whose mail it is."""
+    monkeypatch.setattr("filter.reviewing.os.geteuid", lambda: 12345)
+    for command in (("discard", "--all", "--why", "x"), ("erase", "--queue-id", "Q1")):
+        error = two.run("held", *command, "--yes").exception
+        assert isinstance(error, InputError)
+        assert "belongs to" in str(error)
+    assert two.states() == {"held": 4}
+    assert two.documents("held", "orders") == []
+
+
 def test_what_cannot_be_undone_is_said_before(two: Reviewed) -> None:
     """An order names how many copies, for which reasons, and what there is no way back from."""
     for command, warning in (("release", "cannot be called back"), ("discard", "gone for good, and their senders are")):
@@ -407,3 +446,18 @@ def test_a_new_master_key_wraps_everything(two: Reviewed) -> None:
     file.write_text(file.read_text().splitlines()[0] + "\n")
     assert two.documents("held", "show", "Q1")[0]["content"] is True
     assert two.documents("held", "rotate-key", "--rewrap-only") == [{"key_id": "", "wrapped": 0}]
+
+
+@pytest.mark.usefixtures("full_disk")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("release", "--all", "--why", "x", "--yes"),
+        ("discard", "--all", "--why", "x", "--yes"),
+        ("erase", "--queue-id", "Q1", "--yes"),
+    ],
+)
+def test_nothing_is_done_that_cannot_be_recorded(two: Reviewed, arguments: tuple[str, ...]) -> None:
+    """While the journal cannot be written a command fails before it moves or erases anything."""
+    assert isinstance(two.run("held", *arguments).exception, OSError)
+    assert two.states() == {"held": 4}
