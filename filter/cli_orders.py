@@ -215,6 +215,8 @@ def place(settings: Config, stores: ReviewStores, action: Action, asked: HeldQue
     placed, metrics = Placed(order, left=how.no_wait), command_metrics()
     with command_journal(settings) as journal:
         orders = Orders(stores.held, journal, metrics, console.now)
+        orders.keep(order)
+        journal.assure()  # nothing is moved that is not on record
         with _bar("Moving", copies) as (bar, task):
             done = orders.carry_out(
                 order,

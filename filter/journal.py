@@ -6,11 +6,12 @@ A line is whole or torn off at its end: files are only appended to, each call wi
 them, so that the event loop never waits for the disk; after a power cut the last `sync_every` seconds may be missing.
 A journal that is opened behind a torn line begins a new one.
 
-Raises OSError at the start when the directory or today's file cannot be made. Later on nothing is raised: lines that
+Raises OSError at the start when the directory or today's file cannot be made. Later on only `assure` does: lines that
 could not be written are counted in `lost`, `failed` says that the last try did not succeed, and each write tries to
 open the file again. `deploy/journal.md` explains the events.
 """
 
+import errno
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -104,6 +105,12 @@ class FileJournal:
         if failed:
             self._stale = True
             self._fail()
+
+    def assure(self) -> None:
+        """Sync, for who does nothing that is not on record: raises OSError if a line was lost or cannot be synced."""
+        self.sync()
+        if self.failed or self.lost:
+            raise OSError(errno.EIO, "the journal cannot be written; nothing further was done", str(self._directory))
 
     def _append(self, lines: bytes) -> None:
         """Write to today's file. Raises OSError."""

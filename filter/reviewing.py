@@ -67,6 +67,7 @@ def command_journal(config: Config) -> Iterator[FileJournal]:
     with FileJournal(config.store.dir / "journal", WORKER, now) as journal:
         yield journal
         journal.assure()
+        journal.assure()
 
 
 def _owner(path: Path) -> str:
