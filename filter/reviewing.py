@@ -67,7 +67,6 @@ def command_journal(config: Config) -> Iterator[FileJournal]:
     with FileJournal(config.store.dir / "journal", WORKER, now) as journal:
         yield journal
         journal.assure()
-        journal.assure()
 
 
 def _owner(path: Path) -> str:
