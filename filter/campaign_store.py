@@ -7,7 +7,7 @@ cannot be used now, and then nothing was changed, and InputError as the protocol
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -41,6 +41,7 @@ _ADD_TALLY: Final = (
     "INSERT INTO tally (campaign, kind, value, count) VALUES (?, ?, ?, ?)"
     " ON CONFLICT (campaign, kind, value) DO UPDATE SET count = count + excluded.count"
 )
+_ERASE: Final = "UPDATE campaign SET subject = '', sample = '' WHERE campaign = ? AND messages < ?"
 _ALERT: Final = "INSERT INTO alert (campaign, at) VALUES (?, ?) ON CONFLICT DO NOTHING"
 _LINES: Final = f"SELECT {', '.join(_COLUMNS)} FROM campaign"  # noqa: S608
 _DECIDE: Final = f"INSERT INTO decision ({', '.join(_DECISION)}) VALUES ({', '.join('?' * len(_DECISION))})"  # noqa: S608
@@ -159,6 +160,17 @@ class SqliteLedger:
         with self._reading() as connection:
             return [one.decision for one in reversed(_decided(connection, campaign))]
 
+    def erase(self, campaigns: Sequence[str], fewer_than: int) -> None:
+        """Forget subject and sample of those of these campaigns that have fewer messages, also in free pages and in the
+        log, if nobody reads in it at this moment.
+        """
+        few = [(campaign, fewer_than) for campaign in campaigns]
+        with self._securely():
+            with self._writing() as connection:
+                connection.executemany(_ERASE, few)
+            with self._writing_lock, suppress(apsw.BusyError):
+                self._writer.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_TRUNCATE)
+
     def prune(self, before: int, fewer_than: int = 0) -> int:
         """Forget campaigns last seen before then on which nobody ever decided; how many, a few thousand at most.
 
@@ -179,6 +191,16 @@ class SqliteLedger:
             connection.executemany("DELETE FROM tally WHERE campaign = ?", gone)
             connection.executemany("DELETE FROM alert WHERE campaign = ?", gone)
         return len(gone)
+
+    @contextmanager
+    def _securely(self) -> Iterator[None]:
+        """What is removed within is overwritten."""
+        with self._errors():
+            self._writer.execute("PRAGMA secure_delete=ON").fetchall()
+            try:
+                yield
+            finally:
+                self._writer.execute("PRAGMA secure_delete=OFF").fetchall()
 
     @contextmanager
     def _writing(self) -> Iterator[apsw.Connection]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from . import events, logs
-from .campaigns import CampaignDecision, CampaignLedger, CampaignLine
+from .campaigns import RARE, CampaignDecision, CampaignLedger, CampaignLine
 from .judging import Incoming, Judged
 from .message import Message
 from .metrics import Metrics
@@ -28,7 +28,6 @@ from .sightings import OTHER, Sightings
 FLUSH_EVERY: Final = 1.0  # seconds
 POLL_EVERY: Final = 0.5  # seconds; a decision is to count within one
 PRUNE_EVERY: Final = 600  # flushes
-RARE: Final = 10  # messages; personal mail makes campaigns of one
 KEEP_RARE: Final = 86_400_000  # milliseconds that a rare campaign of which nothing was held is remembered
 KEEP: Final = 400 * 86_400_000  # milliseconds that any other is, unless somebody decided on it
 _MAX_SETTLED: Final = 100_000

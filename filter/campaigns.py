@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NamedTuple, Protocol
 
+RARE: Final = 10
+"""Messages; personal mail makes campaigns of fewer."""
 ANY_EVIDENCE: Final = "*"
 """Whatever evidence there is."""
 
@@ -168,6 +170,12 @@ class CampaignLedger(Protocol):
 
     def history(self, campaign: str) -> Sequence[CampaignDecision]:
         """Every decision ever made on a campaign, the newest first."""
+
+    def erase(self, campaigns: Sequence[str], fewer_than: int) -> None:
+        """Forget subject and sample of those of these campaigns that have fewer messages: they may be one person's.
+
+        What is counted and decided stays.
+        """
 
     def prune(self, before: int, fewer_than: int = 0) -> int:
         """Forget campaigns last seen before then on which nobody ever decided; how many, a few thousand at most.

@@ -10,6 +10,7 @@ import typer
 from rich.prompt import Confirm
 
 from . import app, console, events
+from .campaigns import RARE
 from .cli_options import AsJson, Author, ConfigFile, Yes, login_name
 from .cli_orders import order_commands
 from .cli_query import AnyState, query, subjects, with_options
@@ -185,9 +186,11 @@ def erase(
         copies = sum(one.copies for one in stores.held.tally(asked, By.STATE))
         if copies:
             _confirm_erasing(copies, recipient or queue_id, yes=yes)
+            campaigns = [one.value for one in stores.held.tally(asked, By.CAMPAIGN) if one.value]
             named = keys or [line.subject for line in stores.held.lines(asked, None, _PAGE)]
             with command_journal(settings) as journal:
                 journal.write([events.erased(queue_id, console.now(), named, copies, author.strip() or login_name())])
+            stores.ledger.erase(campaigns, RARE)  # first: afterwards nobody knows which they were
             if recipient:
                 copies = stores.held.erase_subjects(keys)
             elif not stores.held.erase_message(queue_id):

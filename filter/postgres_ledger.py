@@ -184,6 +184,11 @@ class PostgresLedger:
         found = self._run(lambda connection: _decided(connection, [campaign]))
         return [one.decision for one in reversed(found)]
 
+    def erase(self, campaigns: Sequence[str], fewer_than: int) -> None:
+        """Forget subject and sample of those of these campaigns that have fewer messages."""
+        query = "UPDATE campaign SET subject = '', sample = '' WHERE campaign = ANY(%s) AND messages < %s"
+        self._run(lambda connection: connection.execute(query, (list(campaigns), fewer_than)))
+
     def prune(self, before: int, fewer_than: int = 0) -> int:
         """Forget campaigns last seen before then on which nobody ever decided; how many, a few thousand at most.
 

@@ -351,6 +351,17 @@ def test_forgetting_goes_on_until_nothing_is_left(opens: Opens) -> None:
     assert list(ledger.campaigns()) == []
 
 
+def test_what_describes_a_campaign_of_few_can_be_erased(opens: Opens) -> None:
+    """Subject and sample go, for every reader; what was counted and decided stays, and so do bigger campaigns."""
+    ledger, reader = opens(), opens()
+    ledger.add([SEEN, dataclasses.replace(SEEN, campaign=OTHER, messages=10)])
+    ledger.decide(DECISION)
+    ledger.erase([NAME, OTHER, "f" * 32], 10)
+    few, many = reader.campaign(NAME), reader.campaign(OTHER)
+    assert (few.subject, few.sample, few.messages, few.decision) == ("", "", 3, DECISION)
+    assert (many.subject, many.sample) == ("Your … statement", "Q1")
+
+
 def test_what_was_decided_at_a_time() -> None:
     """A look back shows the decision that was in force then, not what came of it later."""
     first = DECISION._replace(at=100, expires_at=500)

@@ -95,3 +95,16 @@ def test_reading_does_not_wait_for_a_writer(tmp_path: Path) -> None:
     assert (list(ledger.decisions()), ledger.version()) == ([DECISION], 1)
     other.execute("COMMIT")
     assert (list(ledger.decisions()), ledger.version()) == ([], 99)
+
+
+def test_nothing_of_what_was_erased_is_in_any_file(tmp_path: Path) -> None:
+    """Neither in the log nor in free pages, though others have the file open."""
+    ledger, other = SqliteLedger(tmp_path), SqliteLedger(tmp_path)
+    seen = Seen(campaign="c0ffee", first_at=1, last_at=2, messages=1, subject="Order of Maria Huber", sample="Q-Huber")
+    ledger.add([seen])
+    assert other.campaign("c0ffee") == ledger.campaign("c0ffee")
+    ledger.erase(["c0ffee"], 10)
+    assert not [path.name for path in tmp_path.iterdir() if b"Huber" in path.read_bytes()]
+    ledger.close()
+    other.close()
+    assert not [path.name for path in tmp_path.iterdir() if b"Huber" in path.read_bytes()]

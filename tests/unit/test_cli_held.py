@@ -448,6 +448,13 @@ def test_a_new_master_key_wraps_everything(two: Reviewed) -> None:
     assert two.documents("held", "rotate-key", "--rewrap-only") == [{"key_id": "", "wrapped": 0}]
 
 
+def test_erasing_forgets_the_subject_of_a_personal_campaign(two: Reviewed) -> None:
+    """It may have a name that nothing told us to be one; that of a big campaign is nobody's."""
+    two.seen(subject="The order of Anna Huber", sample="Q2")
+    assert two.run("held", "erase", "--recipient", "anna@x.example", "--yes").exit_code == 0
+    assert two.documents("campaign", "list", "--newest")[0]["subject"] == ""
+
+
 @pytest.mark.usefixtures("full_disk")
 @pytest.mark.parametrize(
     "arguments",
