@@ -1,4 +1,5 @@
-"""Tells the sender that copies were not delivered, where RFC 5321 obliges (`dsn.wanted`); never a null sender.
+"""Tells the sender that copies were not delivered, where RFC 5321 obliges (`dsn.wanted`); never a null sender. Nor
+whoever sent by Kafka: that is no SMTP, and may have no address. The journal says what became of such copies.
 
 A report goes out through the next hop like the mail it is about. Raises nothing but CancelledError.
 """
@@ -31,7 +32,7 @@ class Bouncer:
     async def tell(self, message: HeldMessage, failures: Sequence[Failure], at: int) -> Telling:
         """Report these failures to the sender of the message, all in one report."""
         mail = message.mail
-        wanted = [dsn.wanted(mail, failure.recipient) for failure in failures]
+        wanted = [message.kafka is None and dsn.wanted(mail, failure.recipient) for failure in failures]
         reported = [failure for failure, is_wanted in zip(failures, wanted, strict=True) if is_wanted]
         if not reported:
             return Telling((Told.NOT_WANTED,) * len(failures))

@@ -277,6 +277,7 @@ def parse_config(text: bytes, file: str | Path) -> Config:
         divert=config.divert,
         http=config.http,
         kafka=config.kafka,
+        hold=config.hold,
         diverts=config.policy.diverts(),
     )
     if problems:

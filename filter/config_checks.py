@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Final
 
+from .config_held import HoldSettings
 from .config_kafka import KafkaSettings, KafkaTls, Sasl
 from .config_relay import DivertSettings, HttpSettings, NextHopSettings, SmtpSettings
 from .config_values import Endpoint, duration_text, size_text
 from .errors import Problem
+from .held_content import ReleaseTo
 from .tls_policy import TlsPolicy
 
 _EMPTY: Final = '""'
@@ -23,6 +25,7 @@ def contradictions(
     divert: DivertSettings,
     http: HttpSettings,
     kafka: KafkaSettings,
+    hold: HoldSettings,
     diverts: bool,
 ) -> list[Problem]:
     """Every contradiction between these tables; `diverts` says whether any part of the policy diverts."""
@@ -34,6 +37,7 @@ def contradictions(
             _limits(smtp, next_hop),
             _login(next_hop),
             _kafka(kafka),
+            _release(hold, kafka),
             _diversion(next_hop, divert) if diverts else (),
         )
     )
@@ -136,6 +140,11 @@ def _kafka(kafka: KafkaSettings) -> Iterator[Problem]:
         yield Problem("kafka.password_file", _EMPTY, "kafka.sasl needs a password")
     if kafka.sasl is Sasl.PLAIN and kafka.tls is KafkaTls.OFF:
         yield Problem("kafka.tls", f'"{kafka.tls}"', 'kafka.sasl "PLAIN" needs "verify": it sends the password itself')
+
+
+def _release(hold: HoldSettings, kafka: KafkaSettings) -> Iterator[Problem]:
+    if hold.release_to is ReleaseTo.KAFKA and not kafka.serves:
+        yield Problem("hold.release_to", f'"{hold.release_to}"', "needs kafka.bootstrap_servers and kafka.topic")
 
 
 def _diversion(next_hop: NextHopSettings, divert: DivertSettings) -> Iterator[Problem]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 from pydantic import BeforeValidator, Field
 
 from .config_kinds import Address, Flag, SecretPath, Section, counted, timed, word
+from .held_content import ReleaseTo
 from .policy import Reason
 
 EVERY_REASON: Final = "*"
@@ -47,6 +48,7 @@ class HoldSettings(Section):
     ] = Field(default={}, validate_default=True)
     give_up: Annotated[timedelta, timed("1min", "30d")] = timedelta(days=5)  # RFC 5321 section 4.5.4.1: 4 to 5 days
     release_connections: Annotated[int, counted(1, 1000)] = 20
+    release_to: Annotated[ReleaseTo, word(*ReleaseTo)] = ReleaseTo.ORIGIN
 
     def retention_of(self, reason: str) -> timedelta:
         """How long a copy that is held for this reason is kept."""

@@ -7,12 +7,13 @@ recipient stands, whatever happened to the others.
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
+from . import trace
 from .diverting import give_up
 from .envelope import Client, MailFrom, RcptTo
 from .events import Outcome
-from .ports import InDoubtError, NextHop, NextHopTransaction, NextHopUnavailableError, Report
+from .ports import HeldMessage, InDoubtError, NextHop, NextHopTransaction, NextHopUnavailableError, Report
 from .replies import Reply
 from .time_limits import TimeLimits
 
@@ -43,6 +44,13 @@ class Attempt(NamedTuple):
         return f"{self.outcome}{codes}".strip()
 
 
+class Courier(Protocol):
+    """Who delivers released copies, by whichever way."""
+
+    async def deliver(self, message: HeldMessage, recipients: Sequence[RcptTo], order: str, at: int) -> list[Attempt]:
+        """Deliver to these recipients, by an order (its id), at an instant (epoch milliseconds): an attempt each."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sender:
     """Hands messages to `hop` in our own name, and gives an attempt up after so many `seconds`."""
@@ -52,6 +60,11 @@ class Sender:
     report: Report
     seconds: float = 300.0
     limits: TimeLimits = field(default_factory=TimeLimits)
+
+    async def deliver(self, message: HeldMessage, recipients: Sequence[RcptTo], order: str, at: int) -> list[Attempt]:
+        """Deliver copies of a held message; fulfils `Courier`."""
+        content = (trace.released(order, at), message.trace, message.content)
+        return await self.send(message.mail, recipients, content)
 
     async def send(self, mail: MailFrom, recipients: Sequence[RcptTo], content: Sequence[bytes]) -> list[Attempt]:
         """Send `content` (parts to be joined) to these recipients, in as many transactions as it takes.

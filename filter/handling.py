@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from . import events, trace
+from . import events
 from .bouncing import Bouncer
-from .delivery import Attempt, Sender
+from .delivery import Attempt, Courier
 from .dsn import Cause, Failure
 from .events import Event, Line, Outcome, Told
 from .held import Action, Claim, CopyState, Order, Place
@@ -56,7 +56,7 @@ class Handler:
     """Handles claims; one for a process. `clock` gives epoch milliseconds."""
 
     rechecker: Rechecker
-    sender: Sender
+    courier: Courier
     bouncer: Bouncer
     retry: Retry
     clock: Callable[[], int]
@@ -113,8 +113,7 @@ class _Work:
         if not going:
             return
         message, recipients = self._message, [due.copy.recipient for due, _ in going]
-        header = trace.released(self._order.id, self._handler.clock())
-        attempts = await self._handler.sender.send(message.mail, recipients, (header, message.trace, message.content))
+        attempts = await self._handler.courier.deliver(message, recipients, self._order.id, self._handler.clock())
         self._note_reached(attempts)
         failed, deferred = [], []
         delivered: dict[tuple[Rechecked, int], list[Due]] = {}

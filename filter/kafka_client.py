@@ -13,7 +13,9 @@ from typing import Any, Final
 
 from . import credentials
 from .config_kafka import FirstOffset, KafkaSettings, KafkaTls, Sasl
+from .kafka_ingest import IngestOptions
 from .kafka_output import KafkaOptions
+from .kafka_results import HELD
 
 TRANSACTION_TIMEOUT: Final = 60_000  # milliseconds; brokers allow 15 min by default
 _REQUEST_TIMEOUT: Final = 20_000  # milliseconds
@@ -101,6 +103,16 @@ def options(kafka: KafkaSettings) -> KafkaOptions:
         batch_time=kafka.batch_time.total_seconds(),
         stall_timeout=kafka.stall_timeout.total_seconds(),
         fence_pause=_FENCE_BEATS * heartbeat,
+    )
+
+
+def ingest(kafka: KafkaSettings) -> IngestOptions:
+    """Everything that whoever takes in held copies is told; a group of its own."""
+    return IngestOptions(
+        topic=f"{kafka.topic}.{HELD}",
+        connection=connection(kafka),
+        consumer={**consumer(kafka), "group_id": f"{kafka.group}-{HELD}"},
+        stall_timeout=kafka.stall_timeout.total_seconds(),
     )
 
 

@@ -168,7 +168,7 @@ class KafkaDoor:
         finally:
             await self._let_go()
             self._joined = False
-            await _close(consumer)
+            await close(consumer)
 
     async def _look_for_topics(self) -> None:
         """Raises TopicsMissingError if records would have nowhere to go."""
@@ -220,7 +220,7 @@ class KafkaDoor:
                 await self._stopping.wait()
 
 
-async def _close(consumer: Any) -> None:
+async def close(consumer: Any) -> None:
     """Leave the group and close every connection. Raises nothing."""
     try:
         async with asyncio.timeout(_ANSWER_WITHIN):

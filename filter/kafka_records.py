@@ -11,6 +11,7 @@ no header field at its beginning, because then it is something else. Nothing is 
 """
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
@@ -87,6 +88,7 @@ class PoisonCode(StrEnum):
     TOO_MANY_RECIPIENTS = "too_many_recipients"
     TOO_MANY_HEADERS = "too_many_headers"
     DIED_JUDGING = "died_judging"  # two workers died over it
+    BAD_HELD = "bad_held"  # of the topic of held copies: what was judged cannot be read
 
 
 class Poison(NamedTuple):
@@ -111,6 +113,9 @@ class Limits(NamedTuple):
 
     message_size: int = 1 << 20
     recipients: int = 1000
+
+
+_NO_LIMITS: Final = Limits(sys.maxsize, sys.maxsize)
 
 
 class _PoisonError(Exception):
@@ -140,21 +145,50 @@ def _read(record: Record, limits: Limits) -> Outbound:
     if len(value) > limits.message_size:
         raise _PoisonError(PoisonCode.TOO_LARGE, f"value: {len(value)} octets: allowed are {limits.message_size}")
     told, named = _headers(record.headers, limits)
-    given = told.get("content-type", "").partition(";")[0].strip().lower()
-    if given == _JSON or (not given and _looks_like_json(value)):
+    if _form(told, value) == _JSON:
         return _from_json(value, told, named, limits)
-    channel = _channel(told.get("channel") or Channel.EMAIL)
-    message = _from_octets(value, channel, given)
-    if told.get("declared"):
-        message = replace(message, declared=clean(told["declared"]))
-    mail, known = _sender(told, channel)
-    return Outbound(message, mail, known, _recipients(named, channel, limits), _said(told))
+    message = _told_message(value, told)
+    mail, known = _sender(told, message.channel)
+    return Outbound(message, mail, known, _recipients(named, message.channel, limits), _said(told))
+
+
+def read_message(value: bytes, headers: Sequence[tuple[str, bytes | None]]) -> Message:
+    """The message alone, of a record that was read before, for whomever it is. Raises InputError."""
+    try:
+        told, _ = _headers(headers, _NO_LIMITS)
+        if _form(told, value) == _JSON:
+            return message_from_json(_document(value, told))
+        return _told_message(value, told)
+    except _PoisonError as error:
+        raise InputError(error.poison.detail) from None
+
+
+def is_mail(value: bytes, headers: Sequence[tuple[str, bytes | None]]) -> bool:
+    """Whether the value is mail as SMTP carries it. False for what cannot be read."""
+    try:
+        told, _ = _headers(headers, _NO_LIMITS)
+        email = _channel(told.get("channel") or Channel.EMAIL) is Channel.EMAIL
+    except _PoisonError:
+        return False
+    return email and _form(told, value) in {"", _MAIL}
+
+
+def _form(told: Mapping[str, str], value: bytes) -> str:
+    """What the value is said to be, or looks like: a content type; empty if that depends on the channel."""
+    given = told.get("content-type", "").partition(";")[0].strip().lower()
+    return _JSON if not given and _looks_like_json(value) else given
+
+
+def _told_message(value: bytes, told: Mapping[str, str]) -> Message:
+    """The message of a value that is not JSON."""
+    message = _from_octets(value, _channel(told.get("channel") or Channel.EMAIL), _form(told, value))
+    return replace(message, declared=clean(told["declared"])) if told.get("declared") else message
 
 
 # Record headers
 
 
-def _headers(headers: Sequence[tuple[str, bytes]], limits: Limits) -> tuple[dict[str, str], list[str]]:
+def _headers(headers: Sequence[tuple[str, bytes | None]], limits: Limits) -> tuple[dict[str, str], list[str]]:
     """Those that speak to us, by name, and the recipients they name."""
     if len(headers) > limits.recipients + MAX_HEADERS:
         allowed = f"{len(headers)} record headers: allowed are {limits.recipients + MAX_HEADERS}"
@@ -263,7 +297,8 @@ def _from_octets(value: bytes, channel: Channel, given: str) -> Message:
         raise _PoisonError(PoisonCode.BAD_TEXT, f"value: octet {error.start}: must be UTF-8") from None
 
 
-def _from_json(value: bytes, told: dict[str, str], named: list[str], limits: Limits) -> Outbound:
+def _document(value: bytes, told: Mapping[str, str]) -> dict[str, Any]:
+    """The JSON object, with what the record headers say."""
     try:
         document = orjson.loads(value)
     except orjson.JSONDecodeError as error:
@@ -273,9 +308,13 @@ def _from_json(value: bytes, told: dict[str, str], named: list[str], limits: Lim
     if not isinstance(document, dict):
         raise _PoisonError(PoisonCode.BAD_JSON, f"value: {type(document).__name__}: must be an object")
     _settle(document, told)
-    channel = _channel(document.get("channel") or Channel.EMAIL)
-    document["channel"] = channel
-    listed = _listed(document)
+    document["channel"] = _channel(document.get("channel") or Channel.EMAIL)
+    return document
+
+
+def _from_json(value: bytes, told: dict[str, str], named: list[str], limits: Limits) -> Outbound:
+    document = _document(value, told)
+    channel, listed = document["channel"], _listed(document)
     message = message_from_json(document)
     recipients = _recipients(named or listed, channel, limits)
     if named and listed and set(_recipients(listed, channel, limits)) != set(recipients):

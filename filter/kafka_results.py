@@ -13,8 +13,8 @@ Nobody would send a rejected message again, so it is kept beside the held ones u
 door keeps it where other copies go on. Nobody would try again after `tempfail` either: such copies are held.
 
 `consentry-held` has the fields of `ports.HeldMessage` that are not in the record: received_at, label, score, ruleset,
-declared, controller, brand, topic, campaign, facts, mail_from (null: nobody said), and `copies` in the order of
-consentry-rcpt, each with subject_key, disposition, reason, notes, state, evidence.
+declared, controller, brand, topic, campaign, facts, channel, mail_from (null: nobody said), and `copies` in the order
+of consentry-rcpt, each with subject_key, disposition, reason, notes, state, evidence.
 
 `decisions` get the journal's decision lines, under the queue id; `dead-letter` the original key, octets and headers
 with `consentry-error` (a code), `consentry-error-detail` and the source. Pure; raises nothing.
@@ -34,7 +34,7 @@ PREFIX: Final = "consentry-"
 RELAY, HELD, DIVERTED, DECISIONS, DEAD_LETTER = "relay", "held", "diverted", "decisions", "dead-letter"
 _HELD: Final = f"{PREFIX}held"
 
-Header = tuple[str, bytes]
+Header = tuple[str, bytes | None]
 
 
 class Output(NamedTuple):
@@ -118,6 +118,7 @@ def _about(incoming: Incoming, judged: Judged, copies: Sequence[Copy], dispositi
     return orjson.dumps(
         {
             "received_at": held.received_at,
+            "channel": incoming.channel,
             "mail_from": incoming.mail.address if incoming.sender_known else None,
             "label": held.label,
             "score": held.score,

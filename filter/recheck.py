@@ -24,8 +24,8 @@ from .consent import NO_RECORD, ConsentAnswer, ConsentState, Scope
 from .decision import ConsentView, Decider
 from .errors import AddressError, ConsentDataError, InputError
 from .facts import Facts, facts_of
-from .labels import Channel, Label
-from .message import parse_message
+from .held_content import read_message
+from .labels import Label
 from .policy import Disposition, Policy, Reason, Trouble, covers, decide, unscanned
 from .ports import HeldCopy, HeldMessage
 
@@ -126,7 +126,7 @@ class Rechecker:
                     *(copy, facts, consent, decider.policy),
                     decision=decision,
                     despite=despite,
-                    null_sender=not message.mail.path,
+                    null_sender=message.null_sender,
                 )
             )
         return checked
@@ -142,7 +142,7 @@ def _facts(message: HeldMessage, decider: Decider) -> Facts | None:
         except InputError:
             if not message.content:
                 raise
-    return facts_of(decider.classifier.classify(parse_message(message.content)))
+    return facts_of(decider.classifier.classify(read_message(message)))
 
 
 @lru_cache(maxsize=1024)
@@ -154,9 +154,9 @@ def _read(facts: str) -> Facts:
 def _scopes(message: HeldMessage, decider: Decider) -> list[Scope]:
     """What the recipient's consent is looked up for: every stream there is where the message's own was not found."""
     if message.controller:
-        return [Scope(Channel.EMAIL, message.controller, message.brand, message.topic)]
+        return [Scope(message.channel, message.controller, message.brand, message.topic)]
     streams = decider.streams
-    return [Scope(Channel.EMAIL, stream.controller, stream.brand, stream.topic) for stream in streams]
+    return [Scope(message.channel, stream.controller, stream.brand, stream.topic) for stream in streams]
 
 
 def _is_stale(view: ConsentView | None, at: int) -> bool:

@@ -260,6 +260,7 @@ def build(config: Config, slot: int) -> Relay:
             slot=slot,
             decider=lambda: decider,
             ledger=ledger,
+            hold=hold,
             consent_version=consent.version,
             decisions_version=lambda: watch.version,
             troubles=lambda: troubles,

@@ -1,8 +1,9 @@
 """Held mail in a worker: what is done about it beside the mail, put together, started and stopped.
 
-One worker of a machine at a time delivers what was released, tells senders of what was rejected, expires what was held
-for too long, sends notices and tidies up (`housekeeping`). `build` raises ConsentryError or OSError for what keeps it
-from starting; afterwards faults are counted and logged, and nothing of it holds up or ends the relay.
+One worker of a machine at a time takes in copies that the Kafka door holds, delivers what was released, tells senders
+of what was rejected, expires what was held for too long, sends notices and tidies up (`housekeeping`). `build` raises
+ConsentryError or OSError for what keeps it from starting; afterwards faults are counted and logged, and nothing of it
+holds up or ends the relay.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from . import app, logs, relay_settings, releasing
+from . import app, kafka_client, logs, relay_settings, releasing
 from .auto_release import AutoRelease
 from .campaigns import CampaignLedger
 from .config import Config
@@ -21,10 +22,12 @@ from .health import Notice, NotReady
 from .hold_stores import OpenHeldMail
 from .housekeeping import Chore, Housekeeper, Service, SharedJournal, Turn
 from .journal import FileJournal
+from .kafka_ingest import HeldIngest
+from .kafka_release import KafkaWriter
 from .metrics import Metrics
 from .next_hop import SmtpNextHop
 from .notices import NoticeTo, Notifier
-from .ports import HoldUnavailableError, Report
+from .ports import HoldStore, HoldUnavailableError, Report
 from .recheck import Rechecker
 from .rejections import Rejections
 from .release import Moved, Orders
@@ -56,13 +59,15 @@ _PENDING_FOR: Final = 2  # times transaction_timeout, after which nobody is goin
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """What the relay gives: how it decides now, what is known of campaigns, what changes when consent or decisions do,
-    what cannot be used at present (sentences), and the usual. `clock` gives epoch milliseconds.
+    """What the relay gives: how it decides now, what is known of campaigns, where to store, what
+    changes when consent or decisions do, what cannot be used at present (sentences), and the usual. `clock` gives epoch
+    milliseconds.
     """
 
     slot: int
     decider: Callable[[], Decider]
     ledger: CampaignLedger
+    hold: HoldStore
     consent_version: Callable[[], Hashable]
     decisions_version: Callable[[], Hashable]
     troubles: Callable[[], Sequence[str]]
@@ -79,6 +84,7 @@ class HeldService:
     journal: FileJournal
     hop: SmtpNextHop
     releaser: Releaser
+    writer: KafkaWriter | None
     housekeeper: Housekeeper
 
     def start(self) -> None:
@@ -91,6 +97,8 @@ class HeldService:
         await self.housekeeper.stop()
         self.releaser.close()
         await self.hop.close()
+        if self.writer:
+            await self.writer.close()
         await asyncio.to_thread(self.held.close)  # which waits for what a thread is doing
         self.journal.close()
 
@@ -111,6 +119,7 @@ def build(config: Config, given: Given) -> HeldService:
         held=held,
         decider=given.decider,
         sender=releasing.sender(config, hop, report),
+        writer=releasing.kafka_writer(config),
         journal=SharedJournal(journal),
         metrics=given.metrics,
         report=report,
@@ -119,8 +128,18 @@ def build(config: Config, given: Given) -> HeldService:
     releaser = releasing.releaser(config, parts)
     turn = Turn(config.store.dir / TURN_FILE)
     services = [Service("release", releaser.serve, releaser.stop)]
+    if parts.writer:
+        ingest = _ingest(config, given, parts, parts.writer)
+        services.append(Service("kafka_held", ingest.serve, ingest.stop))
     housekeeper = Housekeeper(turn, _chores(config, given, parts, lambda: releaser.stopping), services, report)
-    return HeldService(held=held, journal=journal, hop=hop, releaser=releaser, housekeeper=housekeeper)
+    return HeldService(
+        held=held, journal=journal, hop=hop, releaser=releaser, writer=parts.writer, housekeeper=housekeeper
+    )
+
+
+def _ingest(config: Config, given: Given, parts: Parts, writer: KafkaWriter) -> HeldIngest:
+    options = kafka_client.ingest(config.kafka)
+    return HeldIngest(options, given.hold, writer.write, parts.journal, parts.metrics, clock=parts.clock)
 
 
 def _quiet(report: Report) -> Report:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Final
 
-from . import app, logs, relay_settings
+from . import app, kafka_client, logs, relay_settings
 from .bouncing import Bouncer
 from .campaigns import CampaignDecision, CampaignLedger
 from .config import Config
@@ -20,6 +20,7 @@ from .delivery import Sender
 from .envelope import Client
 from .handling import Handler
 from .held import HeldMail
+from .kafka_release import Couriers, KafkaCourier, KafkaWriter
 from .metrics import Metrics
 from .next_hop import SmtpNextHop
 from .ports import HoldUnavailableError, Journal, NextHop, Report
@@ -61,13 +62,22 @@ def sender(config: Config, hop: NextHop, report: Report) -> Sender:
     return Sender(hop, _OURSELVES, report, settings(config).attempt)
 
 
+def kafka_writer(config: Config) -> KafkaWriter | None:
+    """What writes to Kafka in our own name, if there is one; connects when there is something to write."""
+    kafka = config.kafka
+    if not kafka.serves:
+        return None
+    return KafkaWriter(kafka.topic, {**kafka_client.connection(kafka), **kafka_client.producer(kafka)})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What a releaser works with. `clock` gives epoch milliseconds."""
+    """What a releaser works with; without `writer` there is no Kafka. `clock` gives epoch milliseconds."""
 
     held: HeldMail
     decider: Callable[[], Decider]
     sender: Sender
+    writer: KafkaWriter | None
     journal: Journal
     metrics: Metrics
     report: Report
@@ -76,9 +86,10 @@ class Parts:
 
 def releaser(config: Config, parts: Parts) -> Releaser:
     """A releaser; within the loop it is used in."""
+    kafka = KafkaCourier(parts.writer, parts.report) if parts.writer else None
     handler = Handler(
         rechecker=Rechecker(parts.decider),
-        sender=parts.sender,
+        courier=Couriers(parts.sender, kafka, config.hold.release_to),
         bouncer=Bouncer(parts.sender, relay_settings.hostname(config)),
         retry=Retry(give_up=relay_settings.milliseconds(config.hold.give_up)),
         clock=parts.clock,
@@ -99,13 +110,14 @@ async def for_command(
     """A releaser for as long as a command lasts."""
     consent = LateConsent(lambda: app.consent_store(config))
     decider = app.decider(config, app.rules(config), consent, LateDecisions(stores.ledger))
-    hop = next_hop(config, metrics)
+    hop, writer = next_hop(config, metrics), kafka_writer(config)
     built = releaser(
         config,
         Parts(
             held=stores.held,
             decider=lambda: decider,
             sender=sender(config, hop, _log),
+            writer=writer,
             journal=journal,
             metrics=metrics,
             report=_log,
@@ -117,6 +129,8 @@ async def for_command(
     finally:
         built.close()
         await hop.close()
+        if writer:
+            await writer.close()
         consent.close()
 
 

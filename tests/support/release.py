@@ -110,7 +110,7 @@ class ReleaseWorld:
         sender = Sender(self.hop, Client(""), self.report, self.settings.attempt)
         handler = Handler(
             rechecker=self.rechecker,
-            sender=sender,
+            courier=sender,
             bouncer=Bouncer(sender, "gate.example"),
             retry=self.retry,
             clock=self.clock,

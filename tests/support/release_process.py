@@ -73,7 +73,7 @@ async def deliver(
     sender = Sender(hop, Client(""), _report, settings.attempt)
     handler = Handler(
         rechecker=Rechecker(lambda: decider),
-        sender=sender,
+        courier=sender,
         bouncer=Bouncer(sender, "gate.example"),
         retry=Retry(),
         clock=clock,
