@@ -6,12 +6,15 @@ from collections.abc import Iterator
 
 import orjson
 import pytest
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import RecordsToDelete
 from support.kafka import Kafka
 from support.kafka_door import Process, Topics, build, processes, sources
 from support.processes import wait_until
 from support.world import PROMOTION, SERVICE, World
+
+from filter import kafka_client
+from filter.events import Event
 
 pytestmark = pytest.mark.integration
 
@@ -158,3 +161,84 @@ def test_a_member_without_partitions_waits(kafka: Kafka, doors) -> None:
     kafka.produce(topics.topic, [SERVICE] * 10, headers=to("relay.1@x.example"))
     topics.wait_read({0: 10})
     wait_until(lambda: len(topics.records("relay")) == 10, "all relayed")
+
+
+def test_a_consumer_that_says_nothing_is_made_anew(kafka: Kafka) -> None:
+    """When records wait and none comes, without any error, the door makes its connections anew, and says so."""
+
+    async def scenario() -> None:
+        topics = await asyncio.to_thread(Topics, kafka, 1)
+        world = World()
+        door = build(topics.settings(stall_timeout="1s"), world)
+        door.start()
+        await until(lambda: not door.troubles and not door.idle)
+        (worker,) = door._workers.values()
+        await until(lambda: worker._consumer.paused() == set())
+        worker._consumer.pause(worker._place)  # as if it had stopped to fetch
+        await asyncio.to_thread(kafka.produce, topics.topic, [SERVICE] * 3, headers=to("relay.1@x.example"))
+        await until(lambda: "kafka_stalled" in door.troubles)
+        await until(lambda: world.count("kafka_records", outcome="taken") == 3)
+        await until(lambda: not door.troubles)
+        await door.stop(30)
+        assert world.count("kafka_events", event="stalled") == 1
+        assert not world.reported
+        assert set(sources(await asyncio.to_thread(topics.records, "relay")).values()) == {1}
+
+    asyncio.run(scenario())
+
+
+def test_a_worker_that_is_fenced_writes_nothing_and_comes_back(kafka: Kafka) -> None:
+    """Whoever starts the producer of a partition ends every transaction of the one before; that one begins anew."""
+
+    async def scenario() -> None:
+        topics = await asyncio.to_thread(Topics, kafka, 1)
+        world = World()
+        settings = topics.settings()
+        door = build(settings, world)
+        door.start()
+        await asyncio.to_thread(kafka.produce, topics.topic, [SERVICE], headers=to("relay.1@x.example"))
+        await until(lambda: world.count("kafka_records", outcome="taken") == 1)
+        async with AIOKafkaProducer(**kafka.connection, **kafka_client.transactional(settings, 0)):
+            pass
+        await asyncio.to_thread(kafka.produce, topics.topic, [SERVICE] * 3, headers=to("relay.1@x.example"))
+        await until(lambda: world.count("kafka_records", outcome="taken") == 4)
+        await door.stop(30)
+        assert world.count("kafka_events", event="fenced") == 1
+        assert world.count("kafka_records", outcome="aborted") == len(world.journal.of(Event.DEFERRED)) > 0
+        relayed = await asyncio.to_thread(topics.records, "relay")
+        assert sources(relayed) == Counter((0, offset) for offset in range(4))
+
+    asyncio.run(scenario())
+
+
+def test_a_new_group_may_begin_at_the_end(kafka: Kafka) -> None:
+    """With first_offset = "latest" what was there before is left alone, and what comes while nobody serves is not."""
+
+    async def scenario() -> None:
+        topics = await asyncio.to_thread(Topics, kafka, 1)
+        await asyncio.to_thread(kafka.produce, topics.topic, [PROMOTION] * 5, headers=to("relay.1@x.example"))
+        world = World()
+        door = build(topics.settings(first_offset="latest"), world)
+        door.start()
+        await until(lambda: not door.troubles and not door.idle)
+        await asyncio.to_thread(topics.wait_read, {0: 5})
+        await door.stop(30)
+        await asyncio.to_thread(kafka.produce, topics.topic, [SERVICE] * 2, headers=to("relay.1@x.example"))
+        door = build(topics.settings(first_offset="latest"), world)
+        door.start()
+        await until(lambda: world.count("kafka_records", outcome="taken") == 2)
+        await door.stop(30)
+        assert set(sources(await asyncio.to_thread(topics.records, "relay"))) == {(0, 5), (0, 6)}
+
+    asyncio.run(scenario())
+
+
+def test_larger_messages_than_a_batch(kafka: Kafka, doors) -> None:
+    """Messages that fill batches of records, and one larger than a batch, keep their order and octets."""
+    topics = Topics(kafka, partitions=1, outputs=1, **{"max.message.bytes": 2_000_000})
+    mail = [b"A: %d\r\n\r\n" % number + b"x" * size for number, size in enumerate([150_000, 10, 190_000, 100_000] * 4)]
+    for content in mail:
+        kafka.produce(topics.topic, [content], headers=to("relay.1@x.example"))
+    doors.append(Process(topics))
+    topics.wait_read({0: len(mail)})
+    assert [one.value for one in topics.records("relay")] == mail
