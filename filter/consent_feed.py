@@ -20,7 +20,7 @@ from zlib import crc32
 
 from .address import Subject
 from .consent_build import Runs
-from .consent_codec import MAX_TIME, encode
+from .consent_codec import MAX_TIME, Template, encode
 from .consent_events import Erasure, Heartbeat, Read, Reader, Refused, Told, Tombstone
 from .consent_index import ConsentIndex, Tally
 from .consent_store import ConsentStore
@@ -256,6 +256,7 @@ class Bulk(Batch):
         super().__init__(reader, unsettled)
         self.runs = runs
         self._erased: set[bytes] = set()
+        self._numbers: dict[int, tuple[Template, bytes]] = {}  # by identity: quicker to find than by content
 
     def __enter__(self) -> Self:
         return self
@@ -265,12 +266,17 @@ class Bulk(Batch):
     ) -> None:
         self.runs.__exit__(kind, error, trace)
 
+    def _number(self, template: Template) -> tuple[Template, bytes]:
+        found = self._numbers[id(template)] = template, self.runs.templates.number(template).to_bytes(3)
+        return found
+
     def _take(self, step: Step) -> None:
         if isinstance(step, Told) and step.subject.wide not in self._erased:
             subject, event = step
             narrow = b"" if subject.exact == subject.wide else subject.exact
             template, rest = encode(event, narrow)
-            self.runs.add(subject.wide + self.runs.templates.number(template).to_bytes(3) + rest)
+            known = self._numbers.get(id(template)) or self._number(template)
+            self.runs.add(subject.wide + known[1] + rest)
             return
         if isinstance(step, Erasure):
             self._erased.add(step.mailbox)

@@ -23,7 +23,7 @@ SCHEMA: Final = 1
 FIRST_MAP: Final = 64 << 20  # octets; doubles when full
 MAX_READERS: Final = 2048  # two generations of the most workers, and room for those that were killed
 
-_DAMAGED: Final = (lmdb.InvalidError, lmdb.CorruptedError, lmdb.PageNotFoundError)
+_DAMAGED: Final = (lmdb.InvalidError, lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.NotFoundError)
 
 _T = TypeVar("_T")
 
@@ -77,6 +77,7 @@ class ConsentIndex:
                 sync=durable,
                 mode=0o600,
             )
+            self._check_size()
             self.env.reader_check()  # a process killed in a look-up leaves its place taken
             self._records = self.env.open_db(b"records", create=create)
             self._names = self.env.open_db(b"templates", create=create)
@@ -84,7 +85,6 @@ class ConsentIndex:
         except lmdb.Error as error:
             kind = DamagedIndexError if isinstance(error, _DAMAGED) else ConsentDataError
             raise kind(f"{path}: consent index cannot be opened: {error}") from error
-        self._check_size()
         if create:
             self.write(lambda txn: self._stamp(txn, key_id))
         self._check_stamp(key_id)

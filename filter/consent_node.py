@@ -7,6 +7,7 @@ workers may take mail. A process in place of one that died goes on within the sa
 """
 
 import asyncio
+import gc
 import os
 import sys
 from contextlib import suppress
@@ -28,6 +29,7 @@ from .metrics import Metrics
 from .relay import now
 
 JOURNAL_NAME: Final = "consent"
+_COLLECT: Final = (50_000, 20, 100)  # cycles are few among so many events
 
 
 @dataclass(slots=True)
@@ -68,6 +70,9 @@ async def start(assignment: Assignment) -> Node:
     kafka, metrics = config.kafka, Metrics(CollectorRegistry())
     connection = kafka_client.connection(kafka)
     store = _opened(config)
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_COLLECT)
     feed = Feed(store, kafka.follows)
     feed.begin(os.environ.get(RUN_VARIABLE, ""))
     directory, sync = config.store.dir / "journal", config.journal.sync.total_seconds()

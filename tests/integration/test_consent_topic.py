@@ -134,7 +134,7 @@ def test_erasure_leaves_a_bare_objection(fleet: Fleet) -> None:
     fleet.wait("eve@home.example", delivered=False)
     for node in fleet.nodes:
         done = consentry("consent", "show", "eve@home.example", "--json", "-c", node.config)
-        assert [event["source"] for event in json.loads(done.stdout)["events"]] == ["erasure"]
+        assert [event["source"] for event in json.loads(done.output)["events"]] == ["erasure"]
 
 
 def test_bad_lines_publish_nothing(fleet: Fleet, tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_bad_lines_publish_nothing(fleet: Fleet, tmp_path: Path) -> None:
     file.write_bytes(rows({"address": "joe@home.example", **GRANT}, {"address": "joe", **GRANT}))
     done = consentry("consent", "publish", file, "-c", fleet.nodes[0].config)
     assert done.code == 1
-    assert "nothing published" in done.stdout
+    assert "nothing published" in done.output
     assert "bad.jsonl:2" in done.output
 
 

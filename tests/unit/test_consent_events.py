@@ -272,3 +272,16 @@ def test_any_fields_are_read(kind, fields):
     read = reader().read(key, orjson.dumps({**orjson.loads(value), "kind": kind, **fields}))
     if kind == "object" and isinstance(read, Refused) and read.because is not Because.FOREIGN_KEY_ID:
         assert SUBJECT.wide in read.stops or fields.get("kind") in (*BASES, "lift")
+
+
+@given(st.lists(events, min_size=2, max_size=2), st.dictionaries(st.sampled_from(FIELDS), json_values, max_size=2))
+def test_terms_known_again_are_the_terms_that_are_there(told, fields):
+    """What a reader remembers of one record changes nothing in how it reads the next one."""
+    knowing = reader()
+    ends = [event_record(SUBJECT, event)[1].partition(b',"kind":')[2] for event in told]
+    key, value = event_record(SUBJECT, told[0])
+    knowing.read(key, value)
+    for end in ends:
+        head = orjson.dumps({"v": 1, "key_id": KEYER.key_id, "subject": SUBJECT.exact.hex(), **fields})
+        other = head[:-1] + b',"kind":' + end
+        assert knowing.read(key, other) == reader().read(key, other)
