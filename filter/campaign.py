@@ -46,6 +46,7 @@ from .segments import Link, texts_of
 
 _PERSON: Final = b"consentry camp 1"
 _MAX_SUBJECT: Final = 120
+_REMEMBERED: Final = 8192  # characters of a template, at most
 _NAME: Final = 3  # letters of a word in an address that may be a name
 _MASK: Final = "\u2026"
 _CALLED = re.compile(r"(?:\w+ )?([^\W\d_a-z][\w'\u2019-]*(?: [^\W\d_a-z][\w'\u2019-]*){0,3}),").match
@@ -57,12 +58,13 @@ def fingerprint(message: Message) -> str:
     readings = read_all(_texts(message))
     templates = frozenset([reading.template for reading in readings])
     values = NO_WORDS.union(*[reading.values for reading in readings])
-    known = _words(templates)
+    small = sum(map(len, templates)) <= _REMEMBERED
+    known = (_known_words if small else _words)(templates)
     names = _names(message.to) if message.to else NO_WORDS
     varying = known & (names | _repeated(known, values))
     domain = message.from_address.rpartition("@")[2].lower()
     if len(known) - len(varying) >= FEW or len(" ".join(known - varying).split()) >= FEW:
-        return _name(message.channel.value, domain, templates, varying)
+        return (_known_name if small else _name)(message.channel.value, domain, templates, varying)
     little = (known | frozenset(" ".join(values).split())) - names
     return _digest(message.channel.value, domain, [*little, *(_targets(message.links) if len(little) < FEW else ())])
 
@@ -85,14 +87,17 @@ def _texts(message: Message) -> list[str]:
     return list(set(whole.encode("utf-8", "replace").translate(_ZEROS).decode().split("\n")))
 
 
-@lru_cache(maxsize=512)
 def _words(templates: frozenset[str]) -> frozenset[str]:
     return frozenset("\n".join(templates).split("\n")) - {""}
 
 
-@lru_cache(maxsize=512)
 def _name(channel: str, domain: str, templates: frozenset[str], varying: frozenset[str]) -> str:
     return _digest(channel, domain, _words(templates) - varying)
+
+
+# Of small templates only, or a flood of long unlike texts would take all memory there is.
+_known_words: Final = lru_cache(maxsize=512)(_words)
+_known_name: Final = lru_cache(maxsize=512)(_name)
 
 
 def _digest(channel: str, domain: str, words: Iterable[str]) -> str:

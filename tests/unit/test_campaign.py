@@ -2,7 +2,10 @@
 
 # ruff: noqa: RUF001 - texts of other scripts are no mistakes
 
+import random
 import re
+import string
+import tracemalloc
 from collections import Counter
 from email.message import EmailMessage
 from email.policy import SMTP
@@ -268,3 +271,21 @@ def test_the_recipients_are_read():
     assert "Zoë" in sent.to
     assert message_from_json({"text": "x", "to": ["a@x.example", "b@x.example"]}).to == "a@x.example, b@x.example"
     assert message_from_json({"text": "x", "to": 7}).to == ""
+
+
+def test_a_flood_of_long_texts_takes_no_memory() -> None:
+    """What is remembered of texts is bounded in octets, not only in number."""
+    chooser = random.Random(1)
+    words = ["".join(chooser.choices(string.ascii_lowercase, k=8)) for _ in range(6000)]
+    messages = []
+    for _ in range(4):
+        chooser.shuffle(words)
+        sentences = [" ".join(words[start : start + 300]) + "." for start in range(0, 6000, 300)]
+        messages.append(parse_message(b"From: a@b.example\r\n\r\n" + "\r\n\r\n".join(sentences).encode()))
+    fingerprint(messages[0])
+    tracemalloc.start()
+    for message in messages[1:]:
+        assert fingerprint(message)
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 200_000
