@@ -103,7 +103,7 @@ def show(
         raise InputError(f"campaign {campaign}: never seen, and nobody has decided about it")
     line = line or CampaignLine(campaign=name, first_at=0, last_at=0, messages=0)
     held = sum(one.copies for one in tallies[By.LABEL])
-    judged = judge(settings, sample.content) if sample else None
+    judged = judge(settings, sample) if sample else None
     if as_json:
         document = campaign_document(line, held)
         document["history"] = [decision_line_document(one) for one in history]

@@ -94,7 +94,7 @@ def show(
             raise InputError(f"{queue_id}: its content is gone")
         sys.stdout.buffer.write(held.content)
         return
-    judged = judge(settings, held.content) if held.content else None
+    judged = judge(settings, held) if held.content else None
     if as_json:
         console.write_json(held_document(held, lines, judged))
     else:
@@ -165,7 +165,10 @@ held_commands.registered_commands += order_commands.registered_commands
 def erase(
     *,
     recipient: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="Erase every copy for this address.", show_default=False)
+        str,
+        typer.Option(
+            metavar="ADDRESS", help="Erase every copy for this address; -: from standard input.", show_default=False
+        ),
     ] = "",
     queue_id: Annotated[str, typer.Option(metavar="ID", help="Erase this message.", show_default=False)] = "",
     author: Author = "",

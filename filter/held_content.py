@@ -25,8 +25,13 @@ def read_message(held: HeldMessage) -> Message:
     return kafka_records.read_message(held.content, held.kafka.headers)
 
 
+def is_mail(held: HeldMessage) -> bool:
+    """Whether it has the form of mail, with a header, as SMTP carries it."""
+    return held.kafka is None or kafka_records.is_mail(held.content, held.kafka.headers)
+
+
 def goes_by_smtp(held: HeldMessage, to: ReleaseTo) -> bool:
     """Whether its copies go to the next hop, and not to Kafka. SMTP carries only mail, in the form of mail."""
     if held.kafka is None:
         return to is not ReleaseTo.KAFKA
-    return to is ReleaseTo.SMTP and kafka_records.is_mail(held.content, held.kafka.headers)
+    return to is ReleaseTo.SMTP and is_mail(held)

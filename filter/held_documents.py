@@ -12,6 +12,7 @@ from .campaigns import CampaignDecision, CampaignLine
 from .classify import Classification
 from .documents import segment_document
 from .held import By, HeldLine, Order, Tally
+from .held_content import is_mail
 from .ports import HeldCopy, HeldMessage
 
 
@@ -37,6 +38,7 @@ def held_document(
     message = classification.message if classification else None
     return {
         "queue_id": held.queue_id,
+        "channel": str(held.channel),
         "received_at": held.received_at,
         "mail_from": held.mail.path.decode("utf-8", "replace"),
         "mail_params": [one.decode("utf-8", "replace") for one in held.mail.params],
@@ -53,7 +55,7 @@ def held_document(
         "copies": [_copy_document(copy, lines.get(number)) for number, copy in enumerate(held.copies)],
         "content": message is not None,
         "subject": message.subject if message else "",
-        "headers": header_block(held.content) if message else "",
+        "headers": header_block(held.content) if message and is_mail(held) else "",
         "segments": [segment_document(segment) for segment in (classification.segments if classification else ())],
         "defects": [defect.code for defect in message.defects] if message else [],
     }

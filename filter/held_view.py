@@ -18,6 +18,7 @@ from .config_values import size_text
 from .display import ago, visible
 from .explain import BECAUSE, decided_line, moment
 from .held import Action, By, CopyState, HeldLine, Order, Tally
+from .held_content import is_mail
 from .held_documents import header_block
 from .labels import Label, SegmentLabel
 from .policy import Reason
@@ -225,7 +226,8 @@ def message_page(
     other = (
         "" if classification.ruleset == held.ruleset else f", marked by rules {classification.ruleset}, now in force"
     )
-    parts += [_rule("Header"), *_headers(held.content, whole=whole), _rule(f"Text{other}")]
+    parts += [_rule("Header"), *_headers(held.content, whole=whole)] if is_mail(held) else []
+    parts.append(_rule(f"Text{other}"))
     return Group(*parts, *_segments(classification, whole=whole))
 
 
@@ -236,7 +238,10 @@ def _rule(title: str) -> RenderableType:
 def _envelope(held: HeldMessage) -> Iterable[RenderableType]:
     params = b" ".join(held.mail.params).decode("utf-8", "replace")
     yield Text.assemble("Message ", visible(held.queue_id, "bold"), f", received {moment(held.received_at)}")
-    yield visible(f"Sender <{held.mail.path.decode('utf-8', 'replace')}> {params}".rstrip())
+    if held.kafka is not None:
+        yield Text(f"By Kafka, channel {held.channel}")
+    if held.mail.path or held.null_sender:
+        yield visible(f"Sender <{held.mail.path.decode('utf-8', 'replace')}> {params}".rstrip())
     promotional = held.label in _LABELS and Label(held.label).promotional
     label = visible(held.label or "not judged", "bold red" if promotional else "bold green")
     yield Text.assemble(

@@ -24,6 +24,7 @@ from .kafka_held import dead_letter, read_held
 from .kafka_in import close
 from .kafka_records import Poison, Record
 from .kafka_results import Output
+from .kafka_writer import NotWrittenError
 from .metrics import Metrics
 from .ports import HeldMessage, HoldUnavailableError, Journal
 
@@ -59,7 +60,7 @@ class _StalledError(Exception):
 
 
 class HeldIngest:
-    """Reads from `serve` until `stop`. `write` writes one record for good; `clock` gives epoch milliseconds."""
+    """Reads from `serve` until `stop`. `write` is that of a `KafkaWriter`; `clock` gives epoch milliseconds."""
 
     def __init__(
         self,
@@ -90,7 +91,7 @@ class HeldIngest:
         while not self._stopping.is_set():
             try:
                 await self._read()
-            except (KafkaError, OSError, TimeoutError, _StalledError) as error:
+            except (KafkaError, OSError, TimeoutError, NotWrittenError, _StalledError) as error:
                 self._note("held_failed", error=type(error).__name__)
             if not self._stopping.is_set():
                 self._failures += 1

@@ -10,13 +10,9 @@ Mail that came by SMTP gets the headers of a record of the input topic and keeps
 we prepend. Nothing raises but CancelledError: as in `delivery`, an attempt that fails is an `Attempt` that says how.
 """
 
-import asyncio
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
 
-from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from . import trace
@@ -25,71 +21,9 @@ from .envelope import RcptTo
 from .events import Outcome
 from .held_content import ReleaseTo, goes_by_smtp
 from .kafka_results import PREFIX, RELAY, Header, Output
+from .kafka_writer import KafkaWriter, NotWrittenError
 from .policy import Disposition
 from .ports import HeldMessage, Report
-
-START_WITHIN: Final = 30.0  # seconds
-WRITE_WITHIN: Final = 60.0  # seconds
-STOP_WITHIN: Final = 5.0  # seconds
-
-
-class NotWrittenError(Exception):
-    """A record was certainly not written."""
-
-
-class KafkaWriter:
-    """Writes records to topics whose names begin with `topic`, for good; connects when there is something to write.
-
-    The producer is idempotent. One that failed is not used again: what comes after would be out of order for it.
-    """
-
-    def __init__(self, topic: str, arguments: Mapping[str, Any]) -> None:
-        self._topic = topic
-        self._arguments = arguments
-        self._producer: Any = None
-        self._connecting = asyncio.Lock()
-
-    async def write(self, output: Output) -> None:
-        """On return it is written. Raises NotWrittenError; KafkaError and TimeoutError when nobody knows."""
-        try:
-            async with self._connecting, asyncio.timeout(START_WITHIN):
-                producer = await self._connected()
-        except (KafkaError, OSError, TimeoutError) as error:
-            raise NotWrittenError(f"{type(error).__name__} {error}".rstrip()) from error
-        try:
-            async with asyncio.timeout(WRITE_WITHIN):
-                await producer.send_and_wait(
-                    *(f"{self._topic}.{output.suffix}", output.value, output.key), headers=list(output.headers)
-                )
-        except BaseException:
-            if self._producer is producer:
-                self._producer = None
-            await _stop(producer)
-            raise
-
-    async def close(self) -> None:
-        """Close the connections."""
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            await _stop(producer)
-
-    async def _connected(self) -> Any:
-        if self._producer is None:
-            producer = AIOKafkaProducer(**self._arguments)
-            try:
-                await producer.start()
-            except BaseException:
-                await _stop(producer)
-                raise
-            self._producer = producer
-        return self._producer
-
-
-async def _stop(producer: Any) -> None:
-    """Close it, whatever state it is in."""
-    with suppress(Exception):
-        async with asyncio.timeout(STOP_WITHIN):
-            await producer.stop()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from .hold_stores import OpenHeldMail
 from .housekeeping import Chore, Housekeeper, Service, SharedJournal, Turn
 from .journal import FileJournal
 from .kafka_ingest import HeldIngest
-from .kafka_release import KafkaWriter
+from .kafka_writer import KafkaWriter
 from .metrics import Metrics
 from .next_hop import SmtpNextHop
 from .notices import NoticeTo, Notifier

@@ -20,7 +20,8 @@ from .delivery import Sender
 from .envelope import Client
 from .handling import Handler
 from .held import HeldMail
-from .kafka_release import Couriers, KafkaCourier, KafkaWriter
+from .kafka_release import Couriers, KafkaCourier
+from .kafka_writer import KafkaWriter
 from .metrics import Metrics
 from .next_hop import SmtpNextHop
 from .ports import HoldUnavailableError, Journal, NextHop, Report

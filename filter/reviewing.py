@@ -18,8 +18,9 @@ from .config import Config
 from .errors import InputError
 from .flights import now
 from .held import HeldMail
+from .held_content import read_message
 from .journal import FileJournal
-from .message import parse_message
+from .ports import HeldMessage
 
 if TYPE_CHECKING:
     from .metrics import Metrics
@@ -49,9 +50,9 @@ def review_stores(config: Config) -> Iterator[ReviewStores]:
         yield ReviewStores(held, ledger)
 
 
-def judge(config: Config, content: bytes) -> Classification:
+def judge(config: Config, held: HeldMessage) -> Classification:
     """What a held message is by the rules in force; raises RuleError if they cannot be read."""
-    return Classifier(app.rules(config).rules).classify(parse_message(content))
+    return Classifier(app.rules(config).rules).classify(read_message(held))
 
 
 @contextmanager

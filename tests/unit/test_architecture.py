@@ -164,6 +164,7 @@ TRANSPORT = (
     "kafka_output",
     "kafka_partition",
     "kafka_in",
+    "kafka_writer",
     "kafka_ingest",
     "kafka_release",
     "notice_mail",

@@ -1,15 +1,20 @@
 """Records of held copies: what the Kafka door writes comes back as the hold store takes it, and nothing else does."""
 
 from dataclasses import replace
+from io import StringIO
 
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from support.kafka_records import LIMITS, Record, json_record, judge, record
+from support.release import CLASSIFIER
 from support.world import PROMOTION, World
 
 from filter.held_content import ReleaseTo, goes_by_smtp, read_message
+from filter.held_documents import held_document
+from filter.held_view import message_page
 from filter.kafka_held import dead_letter, read_held
 from filter.kafka_records import Poison, PoisonCode, read
 from filter.labels import Channel
@@ -100,6 +105,18 @@ def test_the_message_is_read_again_as_it_was_judged(incoming) -> None:
     """So that new rules judge what the old ones judged, without the recipients."""
     outbound = read(incoming, LIMITS)
     assert read_message(held(incoming)) == outbound.message
+
+
+def test_a_text_is_shown_as_one() -> None:
+    """Its JSON is no header; the text is what was judged, and the channel is named."""
+    message = held(json_record({"channel": "sms", "text": "Our promotion.", "to": [HOLD]}))
+    shown = held_document(message, {}, CLASSIFIER.classify(read_message(message)))
+    assert (shown["channel"], shown["headers"]) == ("sms", "")
+    assert [segment["text"] for segment in shown["segments"]] == ["Our promotion."]
+    page = Console(width=200, color_system=None, file=StringIO())
+    page.print(message_page(message, {}, CLASSIFIER.classify(read_message(message))))
+    assert "channel sms" in page.file.getvalue()
+    assert "{" not in page.file.getvalue()
 
 
 def test_where_copies_go() -> None:
