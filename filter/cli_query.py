@@ -6,6 +6,7 @@ used, and what the stores raise when a campaign is looked up by the beginning of
 
 import inspect
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from functools import wraps
@@ -44,7 +45,7 @@ class Conditions:
     controller: Annotated[str, _asked("Controller of the stream.")] = ""
     brand: Annotated[str, _asked("Brand of the stream.")] = ""
     topic: Annotated[str, _asked("Topic of the stream.")] = ""
-    recipient: Annotated[str, _asked("Copies for this address.", "ADDRESS")] = ""
+    recipient: Annotated[str, _asked("Copies for this address; -: from standard input.", "ADDRESS")] = ""
     queue_id: Annotated[str, _asked("Copies of this message.", "ID")] = ""
     older_than: Annotated[str, _asked("Received before that: 36h, 7d.", "DURATION")] = ""
     newer_than: Annotated[str, _asked("Received since then.", "DURATION")] = ""
@@ -129,7 +130,12 @@ def query(conditions: Conditions, config: Config, held: HeldMail, ledger: Campai
 
 
 def subjects(config: Config, address: str) -> tuple[str, ...]:
-    """The subject keys under which copies for a mail address are kept, one for each key in use."""
+    """The subject keys under which copies for a mail address are kept, one for each key in use.
+
+    For `-` it is the first line of standard input: the arguments of a command are for every user of a machine to see.
+    """
+    if address == "-":
+        address = sys.stdin.readline().strip()
     try:
         return (app.keyer(config, create=False).subject(address, Channel.EMAIL).exact.hex(),)
     except AddressError as error:

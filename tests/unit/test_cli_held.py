@@ -448,6 +448,16 @@ def test_a_new_master_key_wraps_everything(two: Reviewed) -> None:
     assert two.documents("held", "rotate-key", "--rewrap-only") == [{"key_id": "", "wrapped": 0}]
 
 
+def test_an_address_need_not_be_an_argument(two: Reviewed) -> None:
+    """Arguments are for every user of the machine to see; standard input is not."""
+    listed = two.run("held", "list", "--recipient", "-", "--json", stdin=b"cleo@x.example\n").stdout
+    assert '"Q3"' in listed
+    assert '"Q1"' not in listed
+    erased = two.run("held", "erase", "--recipient", "-", "--yes", stdin=b"anna@x.example\n")
+    assert erased.stdout == "Erased 2 copies.\n"
+    assert isinstance(two.run("held", "list", "--recipient", "-", stdin=b"").exception, InputError)
+
+
 def test_erasing_forgets_the_subject_of_a_personal_campaign(two: Reviewed) -> None:
     """It may have a name that nothing told us to be one; that of a big campaign is nobody's."""
     two.seen(subject="The order of Anna Huber", sample="Q2")
