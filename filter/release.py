@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from . import events
 from .errors import InputError
 from .events import Event, Line, Told
-from .held import Action, CopyState, HeldLine, HeldMail, HeldQuery, Order
+from .held import LONGEST_WAIT, Action, CopyState, HeldLine, HeldMail, HeldQuery, Order
 from .metrics import Metrics
 from .ports import Journal
 
@@ -84,15 +84,22 @@ class Orders:
         """
         order = self.keep(order)
         to = CopyState.RELEASED if told and order.action is Action.EXPIRE else _TO[order.action]
-        before = query.received_before or order.at + 1
-        query = replace(query, states=frozenset({CopyState.HELD}), received_before=before)
-        moved, after = Moved(), None
-        while lines := self._mail.lines(query, after, batch):
-            after = lines[-1].place
-            moved = self._move(order, to, lines, moved)
-            if progress(moved) is False:
-                break
+        moved = Moved()
+        for span in self._spans(order, replace(query, states=frozenset({CopyState.HELD}))):
+            after = None
+            while lines := self._mail.lines(span, after, batch):
+                after = lines[-1].place
+                moved = self._move(order, to, lines, moved)
+                if progress(moved) is False:
+                    return moved
         return moved
+
+    def _spans(self, order: Order, query: HeldQuery) -> Sequence[HeldQuery]:
+        """What was held when the order was given; also what a clock that ran ahead says will be received some day."""
+        if query.received_before:
+            return [query]
+        ahead = max(query.received_from, self._now() + LONGEST_WAIT)
+        return [replace(query, received_before=order.at + 1), replace(query, received_from=ahead)]
 
     def move(self, order: Order, to: CopyState, lines: Sequence[HeldLine]) -> int:
         """Move the copies of these lines that are still held; how many they were."""

@@ -10,6 +10,7 @@ from filter.events import Event
 from filter.held import Action, CopyState, HeldQuery
 from filter.ports import HoldUnavailableError
 from filter.release import Moved
+from filter.retry import DAY
 
 
 @pytest.fixture
@@ -90,6 +91,17 @@ def test_what_is_received_later_is_not_meant(world: ReleaseWorld) -> None:
     assert world.orders.carry_out(order, HeldQuery()).moved == 5
     assert world.state("late") is CopyState.HELD
     assert world.orders.carry_out(order, HeldQuery(received_before=NOON + 2)).moved == 1
+
+
+def test_what_a_wrong_clock_dated_ahead_is_meant(world: ReleaseWorld) -> None:
+    """Nobody has received anything tomorrow: such copies are in reach of every order, and not only years later."""
+    world.hold("ann", received_at=world.now + 400 * DAY)
+    world.hold("bob", received_at=world.now + 1)
+    assert world.release().moved == 6
+    assert (world.state("ann"), world.state("bob")) == (CopyState.RELEASED, CopyState.HELD)
+    young = HeldQuery(received_before=world.now - DAY)
+    world.hold("dora", received_at=world.now + 400 * DAY)
+    assert world.release(name="o2", query=young).moved == 0
 
 
 def test_the_first_word_of_an_order_counts(world: ReleaseWorld) -> None:
