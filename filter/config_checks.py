@@ -47,10 +47,10 @@ def _doors(
     smtp: SmtpSettings, next_hop: NextHopSettings, http: HttpSettings, kafka: KafkaSettings
 ) -> Iterator[Problem]:
     mail = (*smtp.listen, *smtp.tls_listen)
-    if kafka.consent_topic in {kafka.topic, *kafka.outputs}:
+    if kafka.consent_topic and kafka.consent_topic in {kafka.topic, *kafka.outputs}:
         yield Problem("kafka.consent_topic", f'"{kafka.consent_topic}"', "a topic of kafka.topic; consent has its own")
-    if not mail and not kafka.bootstrap_servers:
-        yield Problem("smtp.listen", "[]", "nothing comes in: there are no kafka.bootstrap_servers either")
+    if not mail and not kafka.serves:
+        yield Problem("smtp.listen", "[]", "nothing comes in: no kafka.bootstrap_servers and kafka.topic either")
     if mail and not next_hop.hosts:
         yield Problem("next_hop.hosts", "[]", "mail that comes in by smtp.listen needs a next hop")
     for number, endpoint in enumerate(smtp.tls_listen, 1):

@@ -53,6 +53,7 @@ class Run:
             announce=self.said.put_nowait,
             check=self.check,
             arguments=[sys.executable, scripted_worker.__file__],
+            follower=[sys.executable, scripted_worker.__file__],
             patience=patience,
         )
         self.task = asyncio.create_task(supervisor.run())
@@ -280,3 +281,43 @@ async def _all_answer(run: Run, generation: int) -> bool:
 
 async def _refused(run: Run) -> bool:
     return 'consentry_reloads_total{outcome="refused"} 1.0' in (await run.ask("/metrics"))[1]
+
+
+FOLLOWING = "[kafka]\nbootstrap_servers = ['127.0.0.1:9']\ntopic = ''\n"
+
+
+def test_the_follower_is_one_more_process_and_speaks_for_the_consent_data(run: Run) -> None:
+    """With a consent topic there is one process more; what it says counts, and it outlives reloads that leave it be."""
+
+    async def story() -> None:
+        run.settings = FOLLOWING
+        run.plan["reasons"] = ["consent_loading"]
+        async with running(run):
+            assert run.lives() == [0, 1, 1]
+            run.plan["reasons"] = []
+            os.kill(os.getpid(), signal.SIGHUP)
+            await until(lambda: _all_answer(run, 2))
+            health = await run.health()
+            assert health["reasons"] == ["consent_loading"]
+            assert health["workers"] == {"wanted": 2, "ready": 2}
+            run.settings = ""
+            os.kill(os.getpid(), signal.SIGHUP)
+            await until(lambda: _all_answer(run, 3))
+            assert (await run.health())["ready"]
+            assert run.lives() == [0, 1, 1, 2, 2, 3, 3]
+
+    asyncio.run(story())
+
+
+def test_a_follower_that_cannot_start_keeps_the_program_from_starting(run: Run) -> None:
+    """Where consent data would never be read, nobody runs, and the reason is told."""
+
+    async def story() -> None:
+        run.settings = FOLLOWING
+        run.plan["fail"] = "no such index"
+        run.start(PATIENT)
+        with pytest.raises(WorkerError, match="no such index"):
+            await asyncio.wait_for(run.task, LIMIT)
+        assert set(run.lives()) == {0}
+
+    asyncio.run(story())
