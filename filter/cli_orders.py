@@ -4,7 +4,6 @@ An order is kept before anything moves, and the same one can be given again: it 
 copy is checked again right before it goes; who objected does not get it, whatever the order says.
 """
 
-import asyncio
 import secrets
 import sys
 from collections import Counter
@@ -226,7 +225,9 @@ def place(settings: Config, stores: ReviewStores, action: Action, asked: HeldQue
             )
         placed.moved, placed.passed_over = done.moved, done.passed_over
         if not how.no_wait and (action is Action.RELEASE or how.tell_senders):
-            asyncio.run(_deliver(settings, stores, journal, metrics, placed))
+            import uvloop  # noqa: PLC0415 - as above: only what delivers needs it
+
+            uvloop.run(_deliver(settings, stores, journal, metrics, placed))
             _see_to_its_end(stores, asked, placed)
     placed.waiting, _ = stores.held.waiting(order.id)
     return placed
