@@ -24,6 +24,8 @@ from .ports import Report
 
 WATCH_EVERY: Final = 1.0  # seconds
 REVOKE_WITHIN: Final = 30.0  # seconds: less than the group waits for us
+LEAVE_WITHIN: Final = 10.0  # seconds for a transaction under way when we leave for good; then it is aborted
+_CLOSE_WITHIN: Final = 5.0  # seconds
 _ANSWER_WITHIN: Final = 20.0  # seconds
 _BACK_OFF_FROM, _BACK_OFF_TO = 0.5, 5.0  # seconds
 
@@ -99,7 +101,7 @@ class KafkaDoor:
         self._joined = False
         if any(place in self._workers for place in revoked):
             self._metrics.kafka_event("revoked")
-        await self._let_go()
+        await self._let_go(REVOKE_WITHIN)
 
     def assign(self, consumer: Any, assigned: Iterable[TopicPartition]) -> None:
         """Serve these partitions."""
@@ -120,12 +122,12 @@ class KafkaDoor:
         numbers = ",".join(str(place.partition) for place in sorted(places))
         logs.event(logs.INFO, "kafka_assigned", topic=self._options.topic, partitions=numbers or "none")
 
-    async def _let_go(self) -> None:
-        """Stop the workers of all partitions."""
+    async def _let_go(self, seconds: float) -> None:
+        """Stop the workers of all partitions, within so many seconds and some."""
         workers, self._workers = self._workers, {}
         self._seen.clear()
         if workers:
-            await asyncio.gather(*(worker.stop(REVOKE_WITHIN) for worker in workers.values()))
+            await asyncio.gather(*(worker.stop(seconds) for worker in workers.values()))
 
     # Being in the group
 
@@ -166,7 +168,7 @@ class KafkaDoor:
                 await self._wait(WATCH_EVERY)
                 await self._watch(consumer)
         finally:
-            await self._let_go()
+            await self._let_go(LEAVE_WITHIN)
             self._joined = False
             await close(consumer)
 
@@ -223,7 +225,7 @@ class KafkaDoor:
 async def close(consumer: Any) -> None:
     """Leave the group and close every connection. Raises nothing."""
     try:
-        async with asyncio.timeout(_ANSWER_WITHIN):
+        async with asyncio.timeout(_CLOSE_WITHIN):
             await consumer.stop()
     except Exception:  # noqa: BLE001 - the group finds out by itself
         with suppress(Exception):

@@ -12,7 +12,7 @@ consumer is only asked for what it has, never waited for: a call that waits is l
 import asyncio
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from aiokafka import TopicPartition
 from aiokafka.errors import (
@@ -53,6 +53,17 @@ class Trouble(StrEnum):
     STALLED = "kafka_stalled"
 
 
+class _Unreadable(NamedTuple):
+    """In the place of a record of which nothing is known but where it is."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None = None
+    value: bytes | None = None
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
 class PartitionWorker:
     """Serves one partition from `start` to `stop`. `count` counts events, `report` faults that nobody expected."""
 
@@ -82,6 +93,7 @@ class PartitionWorker:
         self._suspicious = True  # what comes next may have killed a worker
         self._alone_until = 0  # offset before which each record goes in a transaction of its own
         self._too_large = -1  # offset of a record whose results are
+        self._one_by_one = False  # there is a record ahead that cannot be read
 
     def start(self) -> None:
         """Begin, in the background."""
@@ -213,10 +225,23 @@ class PartitionWorker:
 
     async def _take(self, room: int) -> list[Any]:
         """Records that are there."""
-        found = await self._consumer.getmany(self._place, timeout_ms=0, max_records=room)
+        try:
+            found = await self._consumer.getmany(self._place, timeout_ms=0, max_records=1 if self._one_by_one else room)
+        except UnicodeDecodeError:  # the name of a record header
+            return self._unreadable()
         if not found:
             self.position = int(await self._consumer.position(self._place))
         return list(found.get(self._place, ()))
+
+    def _unreadable(self) -> list[Any]:
+        """The record that the client library cannot read, when we know which it is; it would never get past it."""
+        if not self._one_by_one:
+            self._one_by_one = True  # what comes before it is read first
+            self._consumer.seek(self._place, self.position)
+            return []
+        self._one_by_one = False
+        self._consumer.seek(self._place, self.position + 1)
+        return [_Unreadable(self._place.topic, self._place.partition, self.position)]
 
     async def _judge_all(self, records: list[Any], passed: list[Passed]) -> int:
         """Judge records, now and then giving others their turn; how many octets they have."""
@@ -226,6 +251,8 @@ class PartitionWorker:
             refused = None
             if record.offset == self._too_large:
                 refused = Poison(PoisonCode.TOO_LARGE, "what it becomes is too large for the topic that it belongs in")
+            elif type(record) is _Unreadable:
+                refused = Poison(PoisonCode.UNREADABLE, "names of record headers must be UTF-8; it is where it was")
             passed.append(self._judge.judge(record, suspicious=self._suspicious, refused=refused))
             self.position = record.offset + 1
             octets += len(record.value or b"")

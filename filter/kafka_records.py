@@ -87,6 +87,7 @@ class PoisonCode(StrEnum):
     BAD_SENDER = "bad_sender"
     TOO_MANY_RECIPIENTS = "too_many_recipients"
     TOO_MANY_HEADERS = "too_many_headers"
+    UNREADABLE = "unreadable"  # by the client library; key and value stay in the input topic alone
     DIED_JUDGING = "died_judging"  # two workers died over it
     BAD_HELD = "bad_held"  # of the topic of held copies: what was judged cannot be read
 

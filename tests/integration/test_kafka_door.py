@@ -8,6 +8,8 @@ import orjson
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import RecordsToDelete
+from aiokafka.producer import message_accumulator, producer
+from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 from support.kafka import Kafka
 from support.kafka_door import Process, Topics, build, processes, sources
 from support.processes import wait_until
@@ -82,6 +84,34 @@ def test_results_too_large_for_their_topic(kafka: Kafka, doors) -> None:
     assert sources(topics.records("relay")) + sources(topics.records("dead-letter")) == Counter(
         (0, offset) for offset in range(5)
     )
+
+
+class _Odd(str):
+    """The name of a record header as other client libraries may write it."""
+
+    __slots__ = ()
+
+    def encode(self, *_arguments: object, **_options: object) -> bytes:
+        """No UTF-8."""
+        return b"\xff\xfe"
+
+
+def test_a_record_that_the_client_library_cannot_read(kafka: Kafka, doors, monkeypatch) -> None:
+    """A header name that is no UTF-8 blocks no partition: the dead letter says where the record is."""
+    topics = Topics(kafka, partitions=1)
+    named = to("relay.1@x.example")
+    kafka.produce(topics.topic, [SERVICE] * 3, headers=named)
+    with monkeypatch.context() as patch:
+        for module in (producer, message_accumulator):
+            patch.setattr(module, "DefaultRecordBatchBuilder", _DefaultRecordBatchBuilderPy)
+        kafka.produce(topics.topic, [SERVICE], headers=[*named, (_Odd("odd"), b"")])
+    kafka.produce(topics.topic, [SERVICE] * 2, headers=named)
+    doors.append(Process(topics))
+    topics.wait_read({0: 6})
+    assert set(sources(topics.records("relay"))) == {(0, offset) for offset in (0, 1, 2, 4, 5)}
+    (dead,) = topics.records("dead-letter")
+    assert dict(dead.headers)["consentry-error"] == b"unreadable"
+    assert sources([dead]) == {(0, 3): 1}
 
 
 def test_partitions_are_shared_and_handed_over(kafka: Kafka, doors) -> None:
