@@ -2,9 +2,8 @@
 
 A pass looks at every copy that is held for a reason that consent can cure, batch by batch, and costs nothing while
 `version` is what it was at the last whole pass: no consent, rule or decision has changed (None: there is no consent
-to look up). The check is that of every
-release (`recheck`), and the `releaser` makes it again right before it delivers. What is held because of a block, or
-was never judged, is left to people.
+to look up). The check is that of every release (`recheck`), and the `releaser` makes it again right before it delivers.
+What is held because of a block, or was never judged, is left to people.
 
 Consent is looked up in the loop, where the index lives; the store is read and written in threads. `run_once` raises
 HoldUnavailableError; what was moved until then stays moved, and the next pass begins anew.

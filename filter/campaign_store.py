@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 import apsw
 
 from .campaign_schema import TALLIES, open_file
-from .campaigns import CampaignDecision, CampaignLine, Decided, Seen, last_words
+from .campaigns import CampaignDecision, CampaignLine, Decided, Seen, last_words, to_approve, to_withdraw
 from .errors import InputError
 from .ports import HoldUnavailableError
 
@@ -117,11 +117,7 @@ class SqliteLedger:
         """Second the decision that waits. Raises InputError if none does, or its author is the approver."""
         with self._writing() as connection:
             kept = _decided(connection, campaign)
-            _, waiting = last_words([one.decision for one in kept])
-            if waiting is None:
-                raise InputError(f"campaign {campaign}: no decision waits for a second approver")
-            if not approver.strip() or approver.strip().casefold() == waiting.author.strip().casefold():
-                raise InputError(f"approver {approver!r}: somebody other than the author of the decision approves it")
+            waiting = to_approve([one.decision for one in kept], campaign, approver)
             connection.execute(
                 "UPDATE decision SET approver = ?, approved_at = ? WHERE id = ?", (approver, at, kept[-1].id)
             )
@@ -132,10 +128,7 @@ class SqliteLedger:
         """Take back the decision that waits, or else the one that stands. Raises InputError if there is none."""
         with self._writing() as connection:
             kept = _decided(connection, campaign)
-            last, waiting = last_words([one.decision for one in kept])
-            taken = waiting or last
-            if taken is None or taken.withdrawn_at:
-                raise InputError(f"campaign {campaign}: there is no decision to withdraw")
+            taken = to_withdraw([one.decision for one in kept], campaign)
             number = max([one.id for one in kept if one.decision == taken])
             connection.execute(
                 "UPDATE decision SET withdrawn_at = ?, withdrawn_by = ? WHERE id = ?", (at, author, number)

@@ -1,13 +1,15 @@
 """The campaign ledger: what is known of each campaign, and what reviewers decided about it.
 
 `CampaignLedger` is fulfilled by the store on this machine and by that of a fleet; tests run the same on both. Times are
-epoch milliseconds, campaigns hex (`campaign.fingerprint`). Pure; raises nothing.
+epoch milliseconds, campaigns hex (`campaign.fingerprint`). Pure; raises InputError for what cannot be decided.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NamedTuple, Protocol
+
+from .errors import InputError
 
 RARE: Final = 10
 """Messages; personal mail makes campaigns of fewer."""
@@ -75,6 +77,31 @@ def last_words(history: Iterable[CampaignDecision]) -> tuple[CampaignDecision | 
         else:
             waiting = None if decision.withdrawn_at else decision
     return last, waiting
+
+
+def to_approve(history: Iterable[CampaignDecision], campaign: str, approver: str) -> CampaignDecision:
+    """Of every decision on a campaign, oldest first: the one that waits (the last), which `approver` may second.
+
+    Raises InputError if none does, or its author is the approver.
+    """
+    _, waiting = last_words(history)
+    if waiting is None:
+        raise InputError(f"campaign {campaign}: no decision waits for a second approver")
+    if not approver.strip() or approver.strip().casefold() == waiting.author.strip().casefold():
+        raise InputError(f"approver {approver!r}: somebody other than the author of the decision approves it")
+    return waiting
+
+
+def to_withdraw(history: Iterable[CampaignDecision], campaign: str) -> CampaignDecision:
+    """Of every decision on a campaign, oldest first: the one that waits, or else the one that stands.
+
+    Raises InputError if there is none.
+    """
+    last, waiting = last_words(history)
+    taken = waiting or last
+    if taken is None or taken.withdrawn_at:
+        raise InputError(f"campaign {campaign}: there is no decision to withdraw")
+    return taken
 
 
 def as_of(history: Iterable[CampaignDecision], at: int) -> CampaignDecision | None:

@@ -21,6 +21,7 @@ from .allocator import keep_freed_memory
 from .classify import Classification, Classifier
 from .cli_campaign import campaign_commands
 from .cli_held import held_commands
+from .cli_options import AsJson, ConfigFile
 from .cli_publish import consent_commands
 from .cli_rules import rules_commands
 from .cli_run import run_commands
@@ -48,12 +49,6 @@ cli.add_typer(rules_commands, name="rules")
 cli.add_typer(consent_commands, name="consent")
 cli.add_typer(held_commands, name="held")
 cli.add_typer(campaign_commands, name="campaign")
-
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option("-c", "--config", envvar="CONSENTRY_CONFIG", help="Configuration file.", show_default="every default"),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output, one JSON document a line.")]
 
 
 _TIMES: Final = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ"]
@@ -237,8 +232,14 @@ def demo(
     directory: Annotated[Path, typer.Option("--dir", help="Where the demo keeps its files.")] = Path("var/demo"),
     *,
     once: Annotated[bool, typer.Option("--once", help="Exit when everything is shown.")] = False,
+    kafka: Annotated[bool, typer.Option("--kafka", help="By the Kafka door, and a broker of its own.")] = False,
 ) -> None:
     """Run the relay on a mailbox of realistic messages, and show where every copy went."""
+    if kafka:
+        from .demo_kafka import run_demo_kafka  # noqa: PLC0415 - see below
+
+        run_demo_kafka(directory, once=once)
+        return
     from .demo import run_demo  # noqa: PLC0415 - loads the whole relay, which no other command needs
 
     run_demo(directory, once=once)

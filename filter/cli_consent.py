@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from . import app, console
+from .cli_options import AsJson, ConfigFile
 from .consent_import import FORMATS, ImportReport, import_file, parse_event
 from .consent_store import Account, ConsentStore, Stats
 from .display import visible
@@ -23,11 +24,6 @@ from .law import load_law
 
 consent_commands = typer.Typer(help="Consent records: import, show, record, count.", no_args_is_help=True)
 
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option("-c", "--config", envvar="CONSENTRY_CONFIG", help="Configuration file.", show_default="every default"),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 OnChannel = Annotated[Channel, typer.Option(help="Channel of the address.")]
 Pairs = Annotated[list[str] | None, typer.Option(help="NAME=VALUE; may be repeated.", show_default=False)]
 

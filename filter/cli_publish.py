@@ -18,7 +18,8 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from . import app, console, kafka_client
-from .cli_consent import AsJson, ConfigFile, OnChannel, Pairs, consent_commands, pairs, print_report, report_document
+from .cli_consent import OnChannel, Pairs, consent_commands, pairs, print_report, report_document
+from .cli_options import AsJson, ConfigFile
 from .config import Config
 from .consent_build import Runs
 from .consent_events import erasure_record, event_record, heartbeat_record

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import psycopg
 
-from .campaigns import CampaignDecision, CampaignLine, Decided, Seen, last_words
+from .campaigns import CampaignDecision, CampaignLine, Decided, Seen, last_words, to_approve, to_withdraw
 from .errors import InputError
 from .ports import HoldUnavailableError
 from .postgres_link import Connection, Link, Server, reason
@@ -133,11 +133,7 @@ class PostgresLedger:
         def work(connection: Connection) -> CampaignDecision:
             connection.execute(_CHANGED)
             kept = _decided(connection, [campaign])
-            _, waiting = last_words([one.decision for one in kept])
-            if waiting is None:
-                raise InputError(f"campaign {campaign}: no decision waits for a second approver")
-            if not approver.strip() or approver.strip().casefold() == waiting.author.strip().casefold():
-                raise InputError(f"approver {approver!r}: somebody other than the author of the decision approves it")
+            waiting = to_approve([one.decision for one in kept], campaign, approver)
             connection.execute(
                 "UPDATE decision SET approver = %s, approved_at = %s WHERE id = %s",
                 (text_in(approver), at, kept[-1].id),
@@ -152,10 +148,7 @@ class PostgresLedger:
         def work(connection: Connection) -> CampaignDecision:
             connection.execute(_CHANGED)
             kept = _decided(connection, [campaign])
-            last, waiting = last_words([one.decision for one in kept])
-            taken = waiting or last
-            if taken is None or taken.withdrawn_at:
-                raise InputError(f"campaign {campaign}: there is no decision to withdraw")
+            taken = to_withdraw([one.decision for one in kept], campaign)
             number = max([one.id for one in kept if one.decision == taken])
             connection.execute(
                 "UPDATE decision SET withdrawn_at = %s, withdrawn_by = %s WHERE id = %s", (at, text_in(author), number)
