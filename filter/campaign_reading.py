@@ -47,6 +47,7 @@ _BIG, _SMALL, _IGNORED, _VARYING, _COMMON, _OFFER, _BUSINESS = map(int, _Kind)
 _TELLING: Final = _OFFER | _BUSINESS
 LISTED: Final = _IGNORED | _VARYING | _COMMON | _TELLING
 _STEM: Final = 5
+_WHOLE: Final = 40  # letters that WORD takes at once
 
 # Letters with the marks that belong to them in Arabic and in the scripts of India.
 _LETTERS = "(?:[^\\W\\d_]|[\u0300-\u036f\u064b-\u065f\u0900-\u0963\u0970-\u0dff]){1,40}+"
@@ -218,26 +219,27 @@ def looked_up(text: str) -> tuple[list[str], list[int]]:
 @lru_cache(maxsize=20_000)
 def kind_of(word: str) -> int:
     """What is known of a word."""
-    folded, kind = word.casefold(), _Kind(0)
+    folded, kind = word.casefold(), 0
+    stem = folded[:_STEM]
     if word[0].isupper():
-        kind |= _Kind.BIG
+        kind = _BIG
     elif word.islower():
-        kind |= _Kind.SMALL
+        kind = _SMALL
     if word in _MONTHS:
-        kind |= _Kind.VARYING
+        kind |= _VARYING
     for flag, listed, stems in _LISTS:
-        if folded in listed or folded[:_STEM] in stems:
+        if folded in listed or stem in stems:
             kind |= flag
-    return int(kind)
+    return kind
 
 
 NO_WORDS: Final = frozenset[str]()
 _LISTS: Final = (
-    (_Kind.IGNORED, IGNORED, NO_WORDS),
-    (_Kind.VARYING, VARYING, NO_WORDS),
-    (_Kind.COMMON, COMMON, NO_WORDS),
-    (_Kind.OFFER, OFFERS, OFFER_STEMS),
-    (_Kind.BUSINESS, BUSINESS, BUSINESS_STEMS),
+    (_IGNORED, IGNORED, NO_WORDS),
+    (_VARYING, VARYING, NO_WORDS),
+    (_COMMON, COMMON, NO_WORDS),
+    (_OFFER, OFFERS, OFFER_STEMS),
+    (_BUSINESS, BUSINESS, BUSINESS_STEMS),
 )
 
 
@@ -262,7 +264,8 @@ def _away_from_numbers(sentence: str) -> str:
 
 def _varies(token: str) -> bool:
     """Whether a token is the name of a number, day, month or currency."""
-    return token in _UNITS or any(kind_of(word) & _VARYING for word in WORD.findall(token))
+    words = (token,) if token.isalpha() and len(token) <= _WHOLE else WORD.findall(token)
+    return token in _UNITS or any(kind_of(word) & _VARYING for word in words)
 
 
 def _read_title(words: list[str], kinds: list[int], template: set[str], values: set[str]) -> None:
