@@ -29,6 +29,8 @@ from .evidence import Capture, ConsentEvent, EventKind, Scope
 UNREADABLE: Final = "unreadable event"
 """The source of the objections that stand for records nobody can read."""
 
+MAX_LISTED: Final = 1_000  # refused records of a batch
+
 _STATE: Final = "feed"
 _UNSETTLED: Final = "unsettled "
 _EVERYTHING: Final = Scope("", "", "", "")
@@ -189,7 +191,7 @@ class Feed:
 
 
 class Batch:
-    """What to do about some records, in their order. `refused` lists those that cannot be read."""
+    """What to do about some records, in their order. `refused` lists the first that cannot be read."""
 
     def __init__(self, reader: Reader, unsettled: dict[str, tuple[bytes, ...]]) -> None:
         self.steps: list[Step] = []
@@ -229,7 +231,8 @@ class Batch:
                 self._take(read)
             case Refused(because, _, stops):
                 self.counts.refused += 1
-                self.refused.append((record, read))
+                if len(self.refused) < MAX_LISTED:
+                    self.refused.append((record, read))
                 if stops:
                     key = (record.key or b"").decode()
                     self._unsettled[key] = stops

@@ -2,11 +2,15 @@
 
 import asyncio
 import contextlib
+import random
+import subprocess
+import sys
 import time
 
 import pytest
 from support.kafka import Cluster
 from support.processes import wait_until
+from support.running import environment
 
 from filter import kafka_client
 from filter.address import SubjectKeyer
@@ -55,6 +59,35 @@ def told(address, capture, made=None, ident=""):
     """Key and value of an event of a moment ago."""
     at = now()
     return event_record(subject(address), ConsentEvent(capture, ident, at - 1000 if made is None else made, at))
+
+
+FOLLOW = """
+import asyncio, sys, time
+from pathlib import Path
+from prometheus_client import CollectorRegistry
+from filter import kafka_client
+from filter.address import SubjectKeyer
+from filter.config_kafka import KafkaSettings
+from filter.consent_feed import Feed
+from filter.consent_follower import Follower
+from filter.consent_store import ConsentStore
+from filter.metrics import Metrics
+
+def now():
+    return time.time_ns() // 1_000_000
+
+async def main(servers, topic, directory):
+    feed = Feed(ConsentStore(Path(directory), SubjectKeyer(b"k" * 32), readonly=False), topic)
+    feed.begin("killed")
+    connection, reader = {"bootstrap_servers": servers}, kafka_client.reader(KafkaSettings())
+    metrics = Metrics(CollectorRegistry())
+    options = {"connection": connection, "reader": reader, "clock": now, "journal": None, "metrics": metrics}
+    follower = Follower(feed, topic, **options, stall=30)
+    print("begins", flush=True)
+    await follower.run()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
 
 
 class Lines:
@@ -307,6 +340,31 @@ def test_heartbeats_keep_the_data_fresh(kafka, topic, node):
             assert node.store.stats().as_of == before
             assert b"consentry_consent_age_seconds" in generate_latest(node.registry)
         assert state_of(node.store).complete
+
+    asyncio.run(scenario())
+
+
+def test_killed_at_any_moment_nothing_is_lost_or_taken_twice(kafka, topic, node):
+    """After kill -9 of the follower at random moments the index holds each event once, and its figures say so."""
+    rng = random.Random(7)
+    script = [sys.executable, "-c", FOLLOW, kafka.bootstrap, topic, str(node.store.directory)]
+    people = [f"p{number}@example.com" for number in range(3_000)]
+
+    async def scenario():
+        marks = []
+        for first in range(0, 3_000, 500):
+            await publish(kafka, topic, *(told(who, GRANT, made=1000) for who in people[first : first + 500]))
+            process = await asyncio.create_subprocess_exec(*script, stdout=subprocess.PIPE, env=environment())
+            await process.stdout.readline()
+            await asyncio.sleep(rng.uniform(0, 0.4))
+            process.kill()
+            await process.wait()
+            marks.append(sum(mark.offset for mark in state_of(node.store).marks.values()))
+        assert marks == sorted(marks)
+        async with node.following("at last"):
+            await node.complete()
+        assert node.store.stats().records == node.store.stats().subjects == len(list(node.store.export())) == 3_000
+        assert {node.state(who) for who in people} == {ConsentState.CONSENT}
 
     asyncio.run(scenario())
 
