@@ -40,6 +40,7 @@ cli = typer.Typer(
     help="The consent gate for outbound messages: judges content, checks consent, decides for each recipient.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # the other modes keep the line ends of docstrings
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 config_commands = typer.Typer(help="Check configuration files.", no_args_is_help=True)
