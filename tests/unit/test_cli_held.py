@@ -395,6 +395,18 @@ def test_another_user_moves_nothing(two: Reviewed, monkeypatch: pytest.MonkeyPat
     assert two.documents("held", "orders") == []
 
 
+def test_who_may_not_look_is_told_who_may(two: Reviewed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that belongs to another user is named, and whose commands may read it."""
+
+    def refused(_config: object) -> None:
+        raise PermissionError(13, "Permission denied", "/var/lib/x/held.sqlite")
+
+    monkeypatch.setattr("filter.reviewing.app.held_mail", refused)
+    error = two.run("held", "list").exception
+    assert isinstance(error, InputError)
+    assert "/var/lib/x/held.sqlite: permission denied; run this as the user whom the relay runs as" in str(error)
+
+
 def test_what_cannot_be_undone_is_said_before(two: Reviewed) -> None:
     """An order names how many copies, for which reasons, and what there is no way back from."""
     for command, warning in (("release", "cannot be called back"), ("discard", "gone for good, and their senders are")):
