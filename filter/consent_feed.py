@@ -195,7 +195,7 @@ class Batch:
 
     def __init__(self, reader: Reader, unsettled: dict[str, tuple[bytes, ...]]) -> None:
         self.steps: list[Step] = []
-        self.marks: dict[int, Mark] = {}
+        self._last: dict[int, Arrived] = {}
         self.latest = 0
         self.counts = Counts()
         self.refused: list[tuple[Arrived, Refused]] = []
@@ -204,19 +204,24 @@ class Batch:
     def add(self, record: Arrived, now: int) -> None:
         """Take a record that came here `now` (epoch milliseconds)."""
         read = self._reader.read(record.key, record.value)
-        came = max(0, min(record.timestamp, now, MAX_TIME))
-        if isinstance(read, Told):
-            self._settle(record)
-            event = read.event
-            received = min(event.received_at or came, now)
-            if received != event.received_at:
-                read = Told(read.subject, event._replace(received_at=received))
+        if type(read) is Told:
+            if self._unsettled:
+                self._settle(record)
+            received = read.event.received_at
+            if not 0 < received <= now:
+                received = min(received or _came(record, now), now)
+                read = Told(read.subject, read.event._replace(received_at=received))
             self.latest = max(self.latest, received)
             self._take(read)
         else:
-            self._add_other(record, read, came)
-        if not isinstance(read, Heartbeat):
-            self.marks[record.partition] = Mark(record.offset, record.timestamp, crc32(record.key or b""))
+            self._add_other(record, read, _came(record, now))
+        if type(read) is not Heartbeat:
+            self._last[record.partition] = record
+
+    @property
+    def marks(self) -> dict[int, Mark]:
+        """The last event of each partition."""
+        return {number: Mark(one.offset, one.timestamp, crc32(one.key or b"")) for number, one in self._last.items()}
 
     def _add_other(self, record: Arrived, read: Read, came: int) -> None:
         match read:
@@ -249,6 +254,11 @@ class Batch:
         self.steps.append(step)
 
 
+def _came(record: Arrived, now: int) -> int:
+    """When a record arrived in the topic, as far as its producer can be believed."""
+    return max(0, min(record.timestamp, now, MAX_TIME))
+
+
 class Bulk(Batch):
     """Very many records: events in sorted runs on disk, and steps for what depends on their order. A context manager.
 
@@ -274,7 +284,7 @@ class Bulk(Batch):
         return found
 
     def _take(self, step: Step) -> None:
-        if isinstance(step, Told) and step.subject.wide not in self._erased:
+        if type(step) is Told and step[0].wide not in self._erased:
             subject, event = step
             narrow = b"" if subject.exact == subject.wide else subject.exact
             template, rest = encode(event, narrow)
