@@ -37,7 +37,7 @@ _LOOK_EVERY: Final = 0.5  # seconds between looks at the journal
 
 def run_demo(directory: Path, *, once: bool = True) -> None:
     """Show the demo in `directory`, which is emptied first; with `once`, end when everything is shown."""
-    with _interruptible():
+    with interruptible():
         try:
             good = _run(directory, once=once)
         except KeyboardInterrupt:
@@ -52,7 +52,7 @@ def _run(directory: Path, *, once: bool) -> bool:
     with DemoSink(port_or_any(NEXT_HOP_PORT)) as sink:
         config_file = _configure(directory, sink.port)
         config = load_config(config_file)
-        keyer = _import(config, records)
+        keyer = take_records(config, records)
         journal = Journal(config.store.dir / "journal", keyer)
         with DemoRelay(config_file, directory / "relay.log") as relay:
             followed = _follow(config, relay, sink, journal)
@@ -62,12 +62,12 @@ def _run(directory: Path, *, once: bool) -> bool:
             if not once:
                 _addresses(relay, directory)
                 _invite(followed, relay.addresses["smtp"])
-                _stay(relay, journal)
+                stay(relay, journal)
     return sound(followed)
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
+def interruptible() -> Iterator[None]:
     """SIGTERM, and SIGHUP unless it is ignored (nohup), end the demo as Ctrl-C does, with everything it started."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -96,7 +96,7 @@ def _configure(directory: Path, next_hop: int) -> Path:
     return file
 
 
-def _import(config: Config, records: Path) -> SubjectKeyer:
+def take_records(config: Config, records: Path) -> SubjectKeyer:
     """Take in the consent records; gives the keyer that the index is made with."""
     with app.consent_store(config, readonly=False) as store:
         report = import_file(store, records, now=console.now())
@@ -141,10 +141,10 @@ def _explain(followed: Sequence[Followed], config_file: Path) -> None:
     """The command that tells why."""
     shown = next((one for one in followed if one.disguised), followed[0])
     console.out.print("\nWhy, in words a lawyer can read:\n")
-    _command(
-        f"{_program()} explain {_short(shown.sent.mail.file)}",
+    command(
+        f"{program()} explain {shortened(shown.sent.mail.file)}",
         *(f"--rcpt {one}" for one in _one_of_each(shown)),
-        f"-c {_short(config_file)}",
+        f"-c {shortened(config_file)}",
     )
 
 
@@ -160,13 +160,13 @@ def _addresses(relay: DemoRelay, directory: Path) -> None:
         ("mail", f"{relay.addresses['smtp']} (SMTP)"),
         ("health", f"http://{relay.addresses['http']}/readyz"),
         ("metrics", f"http://{relay.addresses['http']}/metrics"),
-        ("journal", f"{_short(directory / 'store' / 'journal')}"),
-        ("log", f"{_short(relay.log)}"),
+        ("journal", f"{shortened(directory / 'store' / 'journal')}"),
+        ("log", f"{shortened(relay.log)}"),
     ):
         console.out.print(Text(f"  {what:<8} {where}"), soft_wrap=True)
 
 
-def _command(first: str, *rest: str) -> None:
+def command(first: str, *rest: str) -> None:
     """A command to type, broken where a shell allows it."""
     console.out.print(Text("  " + " \\\n    ".join([first, *rest])), soft_wrap=True)
 
@@ -175,15 +175,15 @@ def _invite(followed: Sequence[Followed], smtp: str) -> None:
     """The command that sends one more message."""
     last = followed[-1].sent.mail
     console.out.print("\nSend a message yourself; what becomes of it appears below:\n")
-    _command(
-        f"curl smtp://{smtp} -T {_short(last.file)}",
+    command(
+        f"curl smtp://{smtp} -T {shortened(last.file)}",
         f"--mail-from {last.sender}",
         *(f"--mail-rcpt {one}" for one in _one_of_each(followed[-1])),
     )
     console.out.print("\nCtrl-C ends everything.\n")
 
 
-def _stay(relay: DemoRelay, journal: Journal) -> None:
+def stay(relay: DemoRelay, journal: Journal) -> None:
     """Print what becomes of further mail until somebody has seen enough."""
     try:
         while relay.running:
@@ -196,12 +196,12 @@ def _stay(relay: DemoRelay, journal: Journal) -> None:
         raise relay.failure("has ended")
 
 
-def _program() -> str:
+def program() -> str:
     """How the user starts this command again."""
-    return str(_short(Path(sys.argv[0]))) if Path(sys.argv[0]).name == "consentry" else "consentry"
+    return str(shortened(Path(sys.argv[0]))) if Path(sys.argv[0]).name == "consentry" else "consentry"
 
 
-def _short(path: Path) -> Path:
+def shortened(path: Path) -> Path:
     """A path as one would type it here."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path

@@ -125,9 +125,9 @@ class Journal:
         """Whether it was sent as service and promotes."""
         return bool(self._messages.get(queue_id, {}).get("disguised"))
 
-    def copy(self, queue_id: str, recipient: str) -> Copy:
+    def copy(self, queue_id: str, recipient: str, channel: Channel = Channel.EMAIL) -> Copy:
         """What it says about one recipient's copy."""
-        subject = self._keyer.subject(recipient, Channel.EMAIL).exact.hex()
+        subject = self._keyer.subject(recipient, channel).exact.hex()
         self._names[subject] = recipient
         return self._copy(queue_id, subject)
 

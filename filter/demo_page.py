@@ -107,7 +107,20 @@ def balance(followed: Sequence[Followed]) -> RenderableType:
     if counted[Place.DIVERTED]:
         parts.append(f"{counted[Place.DIVERTED]} diverted")
     sum_ = f"{accepted} accepted = {' + '.join(parts)}"
-    lines = [Text(f"{counted.total()} copies sent: {counted[Place.REFUSED]} refused, {sum_}.", "bold")]
+    first = Text(f"{counted.total()} copies sent: {counted[Place.REFUSED]} refused, {sum_}.", "bold")
+    return _checked(first, followed)
+
+
+def kafka_balance(followed: Sequence[Followed], topic: str) -> RenderableType:
+    """The copies counted, by topic."""
+    counted = Counter(copy.place for one in followed for copy in one.copies)
+    relayed = f"{counted[Place.RELAYED]} in {topic}.relay"
+    waiting = f"{counted[Place.HELD]} in {topic}.held and in the hold store"
+    return _checked(Text(f"{counted.total()} copies = {relayed}\n  + {waiting}.", "bold"), followed)
+
+
+def _checked(first: Text, followed: Sequence[Followed]) -> RenderableType:
+    lines = [first]
     if sound(followed):
         lines.append(Text("Checked: every accepted copy is in exactly one place, and the journal agrees.", "green"))
         return Group(*lines)

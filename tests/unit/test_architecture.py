@@ -225,6 +225,8 @@ OUTERMOST = (
     "demo_copies",
     "demo_page",
     "demo",
+    "demo_broker",
+    "demo_kafka",
     "cli",
     "__main__",
 )
