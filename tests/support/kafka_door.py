@@ -2,8 +2,8 @@
 
     kafka_door.py SERVERS TOPIC GROUP [SETTING=VALUE …]
 
-serves until SIGTERM; SETTING is one of [kafka]. Prints "ready" when it has joined the group. Also what tests do in
-their own process (`settings`, `build`), and what they ask of the topics afterwards.
+serves until SIGTERM; SETTING is one of [kafka]. Prints "begun" when it heeds that, and "ready" when it has joined the
+group. Also what tests do in their own process (`settings`, `build`), and what they ask of the topics afterwards.
 """
 
 import asyncio
@@ -52,6 +52,7 @@ def build(kafka: KafkaSettings, world: World) -> KafkaDoor:
 async def _serve(kafka: KafkaSettings) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    print("begun", flush=True)
     world = World()
     world.journal.write = lambda lines: None  # type: ignore[method-assign] # it would grow without end
     door = build(kafka, world)
@@ -142,6 +143,7 @@ class Process:
     def stop(self) -> str:
         """End it in order; what it said last."""
         self._process.send_signal(signal.SIGCONT)
+        self.wait("begun")
         self._process.terminate()
         self.wait("stopped")
         self._end()
