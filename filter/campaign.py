@@ -12,7 +12,8 @@ something is said. The domain of From and the channel do count: two companies ne
 No header field by which a sender names a campaign is used: it could change with every copy, and must never bring unlike
 texts together. What one cannot tell apart by this: texts that differ in capitalised words, figures or pictures only;
 sentences with figures that differ in words of no list. What falls apart: templates with a lower-case value in a
-sentence without figures, that stands nowhere else in the message.
+sentence without figures, that stands nowhere else in the message; and what is longer than `MAX_READ`, if values of
+many letters move its end.
 
 A change of what a campaign is called, here or in `campaign_words`, is an incompatible change: decisions on campaigns
 would be lost. Pure, deterministic over processes, never raises, linear in the text (see
@@ -46,6 +47,8 @@ from .segments import Link, texts_of
 
 _PERSON: Final = b"consentry camp 1"
 _MAX_SUBJECT: Final = 120
+MAX_READ: Final = 48_000
+"""Characters that are read of a message, to the end of a text: letters, bills and newsletters have fewer."""
 _REMEMBERED: Final = 8192  # characters of a template, at most
 _NAME: Final = 3  # letters of a word in an address that may be a name
 _MASK: Final = "\u2026"
@@ -82,6 +85,8 @@ def _texts(message: Message) -> list[str]:
         texts.remove(message.subject)
         texts.append(message.subject.rstrip("".join(ENDS)))  # no sentence: subjects are full of values
     whole = "\n".join(texts)
+    if len(whole) > MAX_READ:
+        whole = whole[: whole.rfind("\n", 0, MAX_READ) if "\n" in whole[:MAX_READ] else MAX_READ]
     if not message.to.isascii():
         whole = without(whole, _unspaced_names(message.to))
     return list(set(whole.encode("utf-8", "replace").translate(_ZEROS).decode().split("\n")))

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from support.campaigns import FORMS, KEPT_BACK, TUNED, UNSEEN, UNSEEN_LANGUAGES, copies, templates
 from unit.hostile import CASES, mutations
 
-from filter.campaign import fingerprint, masked_subject
+from filter.campaign import MAX_READ, fingerprint, masked_subject
 from filter.labels import Channel
 from filter.message import Message, message_from_json, message_from_text, parse_message
 
@@ -289,3 +289,14 @@ def test_a_flood_of_long_texts_takes_no_memory() -> None:
     kept, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert kept < 200_000
+
+
+@pytest.mark.parametrize("between", [" ", "\n\n"])
+def test_a_long_message_is_known_by_its_beginning(between: str) -> None:
+    """What stands behind `MAX_READ` characters does not count, so that no message takes long."""
+    chooser = random.Random(2)
+    words = ["".join(chooser.choices(string.ascii_lowercase, k=7)) for _ in range(MAX_READ // 8 + 100)]
+    long = between.join(" ".join(words[start : start + 50]) + "." for start in range(0, len(words), 50))
+    name = fingerprint(message_from_text(long, channel=Channel.EMAIL))
+    assert name == fingerprint(message_from_text(f"{long}{between}Another word here.", channel=Channel.EMAIL))
+    assert name != fingerprint(message_from_text(f"Another word here.{between}{long}", channel=Channel.EMAIL))
