@@ -107,8 +107,8 @@ def machine(bootstrap: str, topic: str, directory: Path, ready: Any, stop: Any) 
         task = asyncio.create_task(made.run())
         while not made.complete and not task.done():  # noqa: ASYNC110 - it has no event for it
             await asyncio.sleep(0.005)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        ready.put((time.monotonic(), store.stats().records, peak))
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        ready.put((time.monotonic(), store.stats().records, used.ru_maxrss / 1024, used.ru_utime + used.ru_stime))
         await asyncio.to_thread(stop.wait)
         made.stop()
         await task
@@ -143,10 +143,12 @@ class Machine:
         self._began = time.monotonic()
         self._process.start()
 
-    def complete(self) -> tuple[float, int, float]:
-        """Seconds until all was read, with the start of the process; records in the index; peak memory in MB."""
-        at, records, peak = self._ready.get(timeout=3600)
-        return at - self._began, records, peak
+    def complete(self) -> tuple[float, int, float, float]:
+        """Seconds until all was read, with the start of the process; records in the index; peak memory in MB; of these
+        seconds those of the processor.
+        """
+        at, records, peak, used = self._ready.get(timeout=3600)
+        return at - self._began, records, peak, used
 
     def end(self) -> None:
         """Stop it."""
@@ -240,11 +242,9 @@ def main() -> None:
         took = asyncio.run(publish(cluster, topic, many(arguments.records)))
         print(f"publish {arguments.records:,}: {took:.1f} s, {arguments.records / took:,.0f} a second")
         one = Machine(cluster, topic, Path(scratch) / "one")
-        took, records, peak = one.complete()
+        took, records, peak, used = one.complete()
         one.end()
-        print(
-            f"restore {records:,} from nothing: {took:.1f} s, {records / took:,.0f} a second, {peak:.0f} MB of memory"
-        )
+        print(f"restore {records:,} from nothing: {took:.1f} s, of them {used:.1f} s of processor, {peak:.0f} MB")
         latency(cluster, topic, [Path(scratch) / "one", Path(scratch) / "two"], arguments)
 
 
