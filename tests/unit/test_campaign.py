@@ -288,7 +288,7 @@ def test_a_flood_of_long_texts_takes_no_memory() -> None:
         assert fingerprint(message)
     kept, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert kept < 200_000
+    assert kept < 1 << 20  # each message alone has three times as much to remember
 
 
 @pytest.mark.parametrize("between", [" ", "\n\n"])
