@@ -167,7 +167,9 @@ def erase(
     recipient: Annotated[
         str,
         typer.Option(
-            metavar="ADDRESS", help="Erase every copy for this address; -: from standard input.", show_default=False
+            metavar="ADDRESS",
+            help="Erase every copy for this address, +number or push:TOKEN; -: from stdin.",
+            show_default=False,
         ),
     ] = "",
     queue_id: Annotated[str, typer.Option(metavar="ID", help="Erase this message.", show_default=False)] = "",

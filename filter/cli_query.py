@@ -45,7 +45,7 @@ class Conditions:
     controller: Annotated[str, _asked("Controller of the stream.")] = ""
     brand: Annotated[str, _asked("Brand of the stream.")] = ""
     topic: Annotated[str, _asked("Topic of the stream.")] = ""
-    recipient: Annotated[str, _asked("Copies for this address; -: from standard input.", "ADDRESS")] = ""
+    recipient: Annotated[str, _asked("Copies for this address, +number or push:TOKEN; -: from stdin.", "ADDRESS")] = ""
     queue_id: Annotated[str, _asked("Copies of this message.", "ID")] = ""
     older_than: Annotated[str, _asked("Received before that: 36h, 7d.", "DURATION")] = ""
     newer_than: Annotated[str, _asked("Received since then.", "DURATION")] = ""
@@ -130,16 +130,25 @@ def query(conditions: Conditions, config: Config, held: HeldMail, ledger: Campai
 
 
 def subjects(config: Config, address: str) -> tuple[str, ...]:
-    """The subject keys under which copies for a mail address are kept, one for each key in use.
+    """The subject keys under which copies for an address are kept, one for each key in use.
 
+    It is a mail address, a number that begins with "+", or one of another channel behind its name: "push:TOKEN".
     For `-` it is the first line of standard input: the arguments of a command are for every user of a machine to see.
     """
     if address == "-":
         address = sys.stdin.readline().strip()
     try:
-        return (app.keyer(config, create=False).subject(address, Channel.EMAIL).exact.hex(),)
+        return (app.keyer(config, create=False).subject(*_with_channel(address)).exact.hex(),)
     except AddressError as error:
         raise InputError(f"--recipient {address}: {error}") from None
+
+
+def _with_channel(address: str) -> tuple[str, Channel]:
+    """The address itself, and for which channel it is one; channels that share numbers share keys."""
+    name, colon, rest = address.partition(":")
+    if colon and name in tuple(Channel):
+        return rest, Channel(name)
+    return address, Channel.SMS if address.startswith("+") and "@" not in address else Channel.EMAIL
 
 
 def campaign_name(beginning: str, held: HeldMail, ledger: CampaignLedger) -> str:

@@ -12,6 +12,9 @@ from support.kafka_records import LIMITS, Record, json_record, judge, record
 from support.release import CLASSIFIER
 from support.world import PROMOTION, World
 
+from filter import app
+from filter.cli_query import subjects
+from filter.config import load_config
 from filter.held_content import ReleaseTo, goes_by_smtp, read_message
 from filter.held_documents import held_document
 from filter.held_view import message_page
@@ -117,6 +120,25 @@ def test_a_text_is_shown_as_one() -> None:
     page.print(message_page(message, {}, CLASSIFIER.classify(read_message(message))))
     assert "channel sms" in page.file.getvalue()
     assert "{" not in page.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("address", "plain", "channel"),
+    [
+        ("Anna@X.example", "anna@x.example", Channel.EMAIL),
+        ("+tag@x.example", "+tag@x.example", Channel.EMAIL),
+        ("+44 7700 900123", "+447700900123", Channel.SMS),
+        ("voicemail:+447700900123", "+447700900123", Channel.SMS),
+        ("push:device-1", "device-1", Channel.PUSH),
+    ],
+)
+def test_recipients_of_every_channel_can_be_named(tmp_path, address, plain, channel) -> None:
+    """Copies for a number or a token are found, and can be erased, as those for a mail address are."""
+    file = tmp_path / "filter.toml"
+    file.write_text("")
+    config = load_config(file)
+    key = app.keyer(config, create=True).subject(plain, channel).exact.hex()
+    assert subjects(config, address) == (key,)
 
 
 def test_where_copies_go() -> None:
