@@ -33,6 +33,7 @@ NEXT_HOP_PORT: Final = 2525
 HTTP_PORT: Final = 9625
 _TIMEOUT: Final = 60.0  # seconds for any reply
 _LOOK_EVERY: Final = 0.5  # seconds between looks at the journal
+_SETTLE_WITHIN: Final = 10.0  # seconds
 
 
 def run_demo(directory: Path, *, once: bool = True) -> None:
@@ -115,8 +116,13 @@ def _follow(config: Config, relay: DemoRelay, sink: DemoSink, journal: Journal) 
     console.out.print(picture(len(mails), config.workers, smtp, f"{HOST}:{sink.port}"))
     with console.busy("Sending …"):
         sent = [_send(mail, smtp) for mail in mails]
-    journal.look()
-    return list(whereabouts(sent, sink.delivered(), held(config.store.dir / "hold", app.vault(config)), journal))
+    vault, end = app.vault(config), time.monotonic() + _SETTLE_WITHIN
+    while True:  # copies beside relayed ones are confirmed as held a moment after the reply
+        journal.look()
+        followed = list(whereabouts(sent, sink.delivered(), held(config.store.dir / "hold", vault), journal))
+        if sound(followed) or time.monotonic() > end:
+            return followed
+        time.sleep(_LOOK_EVERY)
 
 
 def _send(mail: Mail, smtp: str) -> Sent:
