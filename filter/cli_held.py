@@ -11,6 +11,7 @@ from rich.prompt import Confirm
 
 from . import app, console, events
 from .campaigns import RARE
+from .cli_hold_file import hold_file_commands
 from .cli_options import AsJson, Author, ConfigFile, Yes, login_name
 from .cli_orders import order_commands
 from .cli_query import AnyState, query, subjects, with_options
@@ -158,7 +159,7 @@ def orders(
         console.out.print("No order was given.")
 
 
-held_commands.registered_commands += order_commands.registered_commands
+held_commands.registered_commands += order_commands.registered_commands + hold_file_commands.registered_commands
 
 
 @held_commands.command()

@@ -213,6 +213,7 @@ OUTERMOST = (
     "cli_options",
     "cli_query",
     "cli_orders",
+    "cli_hold_file",
     "cli_held",
     "cli_campaign",
     "cli_consent",
