@@ -48,7 +48,7 @@ _DOTLESS_ENDING: Final = "mail.com"  # of all of them: one quick look spares mos
 _LABEL = r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
 _ATEXT = r"[a-z0-9!#$%&'*+/=?^_`{|}~-]"
 # Addresses that need nothing but lower case: possessive, so one pass; a double hyphen (A-labels) goes the long way.
-_PLAIN = re.compile(rf"{_ATEXT}++(?:\.{_ATEXT}++)*+@[a-z0-9]++(?:[.-][a-z0-9]++)++").fullmatch
+_PLAIN = re.compile(rf"{_ATEXT}++(?:\.{_ATEXT}++)*@[a-z0-9]++(?:[.-][a-z0-9]++)+").fullmatch
 _DOT_ATOM = re.compile(r"[^\s.\"(),:;<>@\[\\\]]+(?:\.[^\s.\"(),:;<>@\[\\\]]+)*").fullmatch
 _LDH_DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*").fullmatch
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"').fullmatch

@@ -50,8 +50,8 @@ _STEM: Final = 5
 _WHOLE: Final = 40  # letters that WORD takes at once
 
 # Letters with the marks that belong to them in Arabic and in the scripts of India.
-_LETTERS = "(?:[^\\W\\d_]|[\u0300-\u036f\u064b-\u065f\u0900-\u0963\u0970-\u0dff]){1,40}+"
-WORD = re.compile(f"{_LETTERS}(?:-{_LETTERS})*+")
+_LETTERS = "(?:[^\\W\\d_]|[\u0300-\u036f\u064b-\u065f\u0900-\u0963\u0970-\u0dff]){1,40}"
+WORD = re.compile(f"{_LETTERS}(?:-{_LETTERS})*")
 # The end of a sentence, perhaps: the last word with its mark, and the space after it.
 _MARK = re.compile("(?<!\\S)\\S*+(?<=[.!?\u2026\u0964\u061f]) (?=\\S)")
 ENDS: Final = (".", "!", "?", "\u2026", "\u0964", "\u061f")

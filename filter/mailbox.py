@@ -6,10 +6,10 @@ from .segments import Defect, DefectCode, clean
 from .transfer import decode_header, note
 
 _MAX_FROM = 10_000
-_QUOTED_NAME = re.compile(r'"((?:[^"\\]|\\.)*+)"')
+_QUOTED_NAME = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _ESCAPED = re.compile(r"\\(.)")
 # A comment, or what may hold brackets that are none.
-_COMMENT = re.compile(r'"(?:[^"\\]|\\.)*+"|<[^>]*+>|\(((?:[^()\\]|\\.|\((?:[^()\\]|\\.)*+\))*+)\)?')
+_COMMENT = re.compile(r'"(?:[^"\\]|\\.)*"|<[^>]*+>|\(((?:[^()\\]|\\.|\((?:[^()\\]|\\.)*\))*)\)?')
 
 
 def first_mailbox(value: bytes, defects: list[Defect]) -> tuple[str, str]:

@@ -29,7 +29,7 @@ MAX_PARTS = 1_000
 MAX_PASSES = 8
 """How often every octet may be looked at again for a nested structure, on average."""
 
-_HEADER = re.compile(rb"(?:(?!--)[!-9;-~]*[ \t]*:[^\n]*(?:\n|\Z)|[ \t][^\n]*(?:\n|\Z))*+(\r?\n)?")
+_HEADER = re.compile(rb"(?:(?!--)[!-9;-~]*[ \t]*:[^\n]*(?:\n|\Z)|[ \t][^\n]*(?:\n|\Z))*(\r?\n)?")
 _FIELD = re.compile(rb"^([!-9;-~]+)[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)", re.MULTILINE)
 _END_OF_HEADER = b"\r\n\r\n"
 _BLANK_LINES = (b"\n\n", b"\n\r\n")

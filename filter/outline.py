@@ -29,7 +29,7 @@ _UNCOUNTED = frozenset(  # never open for long: without an end tag, or ended by 
 )
 # A quote counts only after "=": elsewhere it is part of an attribute's name, and `>` ends the tag.
 _TAG = re.compile(
-    rb"<(/?)([a-zA-Z][^\s/>]*+)([^>=]*+(?:=(?:\s*+(?:\"[^\"]*+\"|'[^']*+'))?+[^>=]*+)*+)",
+    rb"<(/?)([a-zA-Z][^\s/>]*+)([^>=]*+(?:=(?:\s*+(?:\"[^\"]*+\"|'[^']*+'))?[^>=]*+)*)",
 )
 _ATTRIBUTE = re.compile(rb"[^\s/=]+(?:\s*=\s*(?:\"[^\"]*\"|'[^']*'|[^\s]+))?")
 _INVISIBLE_MARKUP = re.compile(

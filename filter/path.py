@@ -31,10 +31,10 @@ class PathError(RefusedError):
 
 # Beyond ASCII any octet may pass here; whether these are UTF-8, and allowed, is checked after.
 _ATEXT: Final = rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\xff-]"
-_QUOTED: Final = rb'"(?:[ !#-\[\]-~\x80-\xff]|\\[ -~])*+"'
-_LOCAL: Final = rb"(?:" + _ATEXT + rb"++(?:\." + _ATEXT + rb"++)*+|" + _QUOTED + rb")"
+_QUOTED: Final = rb'"(?:[ !#-\[\]-~\x80-\xff]|\\[ -~])*"'
+_LOCAL: Final = rb"(?:" + _ATEXT + rb"++(?:\." + _ATEXT + rb"++)*|" + _QUOTED + rb")"
 _LABEL: Final = rb"[A-Za-z0-9\x80-\xff](?:[A-Za-z0-9\x80-\xff-]*[A-Za-z0-9\x80-\xff])?"
-_DOMAIN: Final = rb"(?:" + _LABEL + rb"(?:\." + _LABEL + rb")*+|\[[0-9A-Za-z:.]++\])"
+_DOMAIN: Final = rb"(?:" + _LABEL + rb"(?:\." + _LABEL + rb")*|\[[0-9A-Za-z:.]++\])"
 _TAIL: Final = rb"((?: [ -~\x80-\xff]*+)?)\Z"
 _PATH: Final = re.compile(rb" *+<((" + _LOCAL + rb")@(" + _DOMAIN + rb"))>" + _TAIL).match
 _NULL: Final = re.compile(rb" *+<>" + _TAIL).match
@@ -43,9 +43,9 @@ _POSTMASTER: Final = re.compile(rb" *+<(postmaster)>" + _TAIL, re.IGNORECASE).ma
 # RFC 3461 writes the hexadecimal digits of xtext in upper case; lower case is met, and handed on as it is.
 _XCHAR: Final = rb"[!-*,-<>-~]|\+[0-9A-Fa-f]{2}"
 _PARAMETER: Final = re.compile(rb"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~\x80-\xff]+))?").fullmatch
-_XTEXT: Final = re.compile(rb"(?:" + _XCHAR + rb")++").fullmatch
-_ORCPT: Final = re.compile(rb"[A-Za-z0-9-]+;(?:" + _XCHAR + rb")++").fullmatch
-_ORCPT_UTF8: Final = re.compile(rb"utf-8;(?:" + _XCHAR + rb"|[\x80-\xff])++", re.IGNORECASE).fullmatch  # RFC 6533
+_XTEXT: Final = re.compile(rb"(?:" + _XCHAR + rb")+").fullmatch
+_ORCPT: Final = re.compile(rb"[A-Za-z0-9-]+;(?:" + _XCHAR + rb")+").fullmatch
+_ORCPT_UTF8: Final = re.compile(rb"utf-8;(?:" + _XCHAR + rb"|[\x80-\xff])+", re.IGNORECASE).fullmatch  # RFC 6533
 _SIZE: Final = re.compile(rb"[0-9]{1,20}").fullmatch
 _NOTIFY: Final = re.compile(
     rb"NEVER|(?:SUCCESS|FAILURE|DELAY)(?:,(?:SUCCESS|FAILURE|DELAY)){0,2}", re.IGNORECASE

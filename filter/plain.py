@@ -20,12 +20,12 @@ MAX_LINES = 10_000
 # what a line begins with already tells most lines of text.
 _MARK = re.compile(
     r"""\n(?=[ ]*+(?:[-\s>=_*~\#+.\u2022\u00b7\d]|[oO][nN]\b))(?:
-        (?P<quote>  >[^\n]*+(?:\n>[^\n]*+)*+ )
+        (?P<quote>  >[^\n]*+(?:\n>[^\n]*+)* )
       | (?P<sign>   --[ ]?(?=\n) )
       | (?P<head>   (?i: -{2,}+[^\S\n]*+(?:original\ message|forwarded\ message|original-nachricht)[^\n]*+
                        | on\b.{4,200}\bwrote:[^\S\n]*+(?=\n) ))
       | [^\S\n]*+(?:
-            (?P<blank> (?=\n) | (?:[-=_*~\#+.]++[^\S\n]*+)++(?=\n) )
+            (?P<blank> (?=\n) | (?:[-=_*~\#+.]++[^\S\n]*+)+(?=\n) )
           | (?P<item>  (?:[-*\u2022\u00b7+]|\d{1,2}[.)])[^\S\n]+\S ) )
     )""",
     re.VERBOSE,
