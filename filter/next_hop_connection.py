@@ -129,6 +129,8 @@ class Connection(asyncio.Protocol):
         for start in range(0, len(content), _BLOCK):
             if self._paused is not None:
                 await self._until((self._paused, self._answered()), limit)
+            else:
+                await asyncio.sleep(0)  # a fast taker never pauses us: see whether it is gone meanwhile
             if self._replies and not self.ended:
                 self.end("a reply before the end of the message")
             if self.ended or transport.is_closing():  # which takes octets, and throws them away
