@@ -8,17 +8,17 @@ is no file of campaigns, and none is made in place of a lost one: decisions woul
 HoldDataError naming the file; errors of the system pass through.
 """
 
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
 import apsw
 
+from . import sqlite_file
 from .campaigns import Decided
-from .durable import make_directory, sync_directory
+from .durable import make_directory
 from .hold_codec import HoldDataError
-from .hold_schema import BUSY_TIMEOUT, LEAST_SQLITE
+from .sqlite_file import BUSY_TIMEOUT, LEAST_SQLITE
 from .store_directory import locked
 
 FILE_NAME: Final = "campaigns.sqlite"
@@ -102,33 +102,13 @@ def open_file(
 def _make_first(path: Path, lock: int, migrations: tuple[str, ...]) -> None:
     """Make the file if there never was one. Called under the lock, an open file."""
     if not path.exists():
-        log = path.with_name(path.name + "-wal")
-        if os.fstat(lock).st_size or (log.exists() and log.stat().st_size):
+        if sqlite_file.was_made(path, lock):
             raise HoldDataError(
                 f"{path}: gone, though it was made before: decisions on campaigns may be lost. "
                 f"Put it back from a backup, or remove {path.with_name(LOCK_NAME)} to begin without any"
             )
-        _make(path, migrations)
-    if not os.fstat(lock).st_size:
-        os.pwrite(lock, b"made\n", 0)
-        os.fsync(lock)
-
-
-def _make(path: Path, migrations: tuple[str, ...]) -> None:
-    """A new file under its name only when it is complete."""
-    draft = path.with_name(path.name + ".new")
-    for suffix in ("", "-wal", "-shm", "-journal"):
-        draft.with_name(draft.name + suffix).unlink(missing_ok=True)
-    os.close(os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-    connection = apsw.Connection(str(draft), flags=apsw.SQLITE_OPEN_READWRITE)
-    try:
-        connection.pragma("synchronous", "full")
-        _migrate(connection, migrations)
-        connection.pragma("journal_mode", "wal")
-    finally:
-        connection.close(True)
-    draft.rename(path)
-    sync_directory(path.parent)
+        sqlite_file.make(path, migrations, APPLICATION_ID)
+    sqlite_file.note_made(lock)
 
 
 def _connect(path: Path, prepare: Callable[[apsw.Connection], object]) -> apsw.Connection:
@@ -147,35 +127,15 @@ def _bring_up(connection: apsw.Connection, path: Path, migrations: tuple[str, ..
     """Refuse what is not our file or of a version we do not know; bring up to date what is older."""
     if connection.pragma("application_id") != APPLICATION_ID:
         raise _damaged(path, "not a file of campaigns")
-    version = _version(connection)
-    if version > len(migrations):
-        raise HoldDataError(
-            f"{path}: version {version} was written by a newer consentry; this one reads up to version "
-            f"{len(migrations)}: use the newer one, or put back the backup made before the update"
-        )
+    found = sqlite_file.version(connection)
+    if found > len(migrations):
+        raise HoldDataError(sqlite_file.too_new(path, found, len(migrations)))
     connection.pragma("journal_mode", "wal")  # a file that was restored by other means may have lost it
-    if version < len(migrations):
+    if found < len(migrations):
         with locked(path.with_name(LOCK_NAME)):
-            _migrate(connection, migrations)
+            sqlite_file.migrate(connection, migrations, APPLICATION_ID)
     for table in _TABLES:
         connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchall()  # noqa: S608 - a closed list of names
-
-
-def _migrate(connection: apsw.Connection, migrations: tuple[str, ...]) -> None:
-    """Bring the file up to date, all or nothing."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        for migration in migrations[_version(connection) :]:
-            connection.execute(migration)
-        connection.execute(f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={len(migrations)}")
-        connection.execute("COMMIT")
-    finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-
-
-def _version(connection: apsw.Connection) -> int:
-    return int(connection.pragma("user_version"))
 
 
 def _damaged(path: Path, found: object) -> HoldDataError:

@@ -8,7 +8,6 @@ newer code wrote is refused, so is one that is damaged in its structure, and a f
 one. `open_file` raises `HoldDataError` naming the file; errors of the system pass through.
 """
 
-import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,20 +15,21 @@ from typing import Final
 
 import apsw
 
-from .durable import make_directory, sync_directory
+from . import sqlite_file
+from .durable import make_directory
 from .held import Action, CopyState
 from .hold_codec import HoldDataError
 from .policy import Disposition
 from .ports import Known
+from .sqlite_file import BUSY_TIMEOUT, LEAST_SQLITE, version
 from .store_directory import locked
 
 FILE_NAME: Final = "held.sqlite"
 APPLICATION_ID: Final = 0x436F4864  # "CoHd"
 PAGE_SIZE: Final = 8192  # a typical body is 5 to 15 kB compressed: fewer overflow pages than with 4096
 UNREADABLE: Final = (apsw.CorruptError, apsw.NotADBError, apsw.IOError, UnicodeDecodeError)  # what damage looks like
-LEAST_SQLITE: Final = 3_051_003  # versions before can damage a file in WAL mode that several connections write
-BUSY_TIMEOUT: Final = 10_000  # milliseconds to wait for another worker's commit
 CHECK_TIME: Final = 2.0  # seconds for looking over the structure when a worker starts
+_LAYOUT: Final = f"PRAGMA page_size={PAGE_SIZE}; PRAGMA auto_vacuum=INCREMENTAL; "
 MAX_LOG: Final = 64 << 20  # octets that a log file keeps after it was emptied
 
 
@@ -156,11 +156,9 @@ def open_file(
             make_directory(directory)
             with locked(directory / "lock") as lock:
                 if not path.exists():
-                    _refuse_loss(path, made=bool(os.fstat(lock).st_size))
-                    _make(path, vfs, migrations)
-                if not os.fstat(lock).st_size:
-                    os.pwrite(lock, b"made\n", 0)
-                    os.fsync(lock)
+                    _refuse_loss(path, lock)
+                    sqlite_file.make(path, migrations, APPLICATION_ID, pragmas=_LAYOUT, vfs=vfs)
+                sqlite_file.note_made(lock)
         return _open(path, vfs, migrations, readonly=readonly)
     except (apsw.NotADBError, apsw.CorruptError) as error:
         raise _damaged(path, error) from error
@@ -200,9 +198,9 @@ def _open(path: Path, vfs: str | None, migrations: tuple[str, ...], *, readonly:
         _inspect(connection, path, len(migrations), readonly=readonly)
         if not readonly:
             connection.pragma("journal_mode", "wal")  # a file that was restored by other means may have lost it
-        if _version(connection) < len(migrations):
+        if version(connection) < len(migrations):
             with locked(path.parent / "lock"):
-                _migrate(connection, migrations)
+                sqlite_file.migrate(connection, migrations, APPLICATION_ID)
     except BaseException:
         connection.close(True)
         raise
@@ -232,14 +230,11 @@ def _inspect(connection: apsw.Connection, path: Path, newest: int, *, readonly: 
     """Whether this is our file, of a version we know, and its tables can be reached."""
     if connection.pragma("application_id") != APPLICATION_ID:
         raise _damaged(path, "not a file of held mail")
-    version = _version(connection)
-    if version > newest:
-        raise HoldDataError(
-            f"{path}: version {version} was written by a newer consentry; this one reads up to version {newest}: "
-            "use the newer one, or put back the backup made before the update"
-        )
-    if readonly and version < newest:
-        raise HoldDataError(f"{path}: version {version} was written by an older consentry; start this one to update it")
+    found = version(connection)
+    if found > newest:
+        raise HoldDataError(sqlite_file.too_new(path, found, newest))
+    if readonly and found < newest:
+        raise HoldDataError(f"{path}: version {found} was written by an older consentry; start this one to update it")
     for table in TABLES:
         try:
             connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchall()  # noqa: S608 - a closed list of names
@@ -250,45 +245,10 @@ def _inspect(connection: apsw.Connection, path: Path, newest: int, *, readonly: 
                 raise
 
 
-def _refuse_loss(path: Path, *, made: bool) -> None:
+def _refuse_loss(path: Path, lock: int) -> None:
     """Make no file in place of one that was there."""
-    log = path.with_name(path.name + "-wal")
-    if made or (log.exists() and log.stat().st_size):
+    if sqlite_file.was_made(path, lock):
         raise HoldDataError(
             f"{path}: gone, though it was made before: held mail may be lost. "
             f"Put it back from a backup, or move {path.parent} away to begin anew"
         )
-
-
-def _make(path: Path, vfs: str | None, migrations: tuple[str, ...]) -> None:
-    """A new file under its name only when it is complete. Called under the lock."""
-    draft = path.with_name(path.name + ".new")
-    for suffix in ("", "-wal", "-shm", "-journal"):
-        draft.with_name(draft.name + suffix).unlink(missing_ok=True)
-    os.close(os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-    connection = apsw.Connection(str(draft), flags=apsw.SQLITE_OPEN_READWRITE, vfs=vfs)
-    try:
-        connection.execute(f"PRAGMA page_size={PAGE_SIZE}; PRAGMA auto_vacuum=INCREMENTAL; PRAGMA synchronous=FULL")
-        _migrate(connection, migrations)
-        connection.pragma("journal_mode", "wal")
-    finally:
-        connection.close(True)
-    draft.rename(path)
-    sync_directory(path.parent)
-
-
-def _migrate(connection: apsw.Connection, migrations: tuple[str, ...]) -> None:
-    """Bring the file up to date, all or nothing."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        for migration in migrations[_version(connection) :]:
-            connection.execute(migration)
-        connection.execute(f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={len(migrations)}")
-        connection.execute("COMMIT")
-    finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-
-
-def _version(connection: apsw.Connection) -> int:
-    return int(connection.pragma("user_version"))

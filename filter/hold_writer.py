@@ -15,9 +15,10 @@ import apsw
 
 from .hold_codec import HoldDataError
 from .hold_database import HoldDatabase
-from .hold_schema import BUSY_TIMEOUT, FILE_NAME, refuse_damage
+from .hold_schema import FILE_NAME, refuse_damage
 from .ports import HoldUnavailableError
 from .sealing import Vault
+from .sqlite_file import BUSY_TIMEOUT
 
 LOG_PAGES: Final = 2000  # in the log before they are copied into the file
 LONG_LOG: Final = 8  # times as many: readers have kept the log from being emptied, wait for them a little

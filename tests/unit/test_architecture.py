@@ -63,6 +63,7 @@ STORES = (
     "law",
     "durable",
     "store_directory",
+    "sqlite_file",
     "key_files",
     "keys",
     "sealing",
