@@ -43,6 +43,7 @@ class Recipe:
 RECIPES = {
     "postgresql": Recipe(("initdb", "postgres"), ("postgresql",)),
     "postfix": Recipe(("smtp-source", "smtp-sink", "postconf", "postqueue"), ("postfix",)),
+    "prometheus": Recipe(("prometheus", "promtool"), ("prometheus",)),
     # Without Net::SSLeay swaks speaks no TLS.
     "swaks": Recipe(("swaks",), ("swaks", "libnet-ssleay-perl")),
 }
