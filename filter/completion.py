@@ -77,6 +77,7 @@ class Completion:
             self.journal.write(_diverted_lines(queue_id, self.clock(), ended))
             diverted = len(ended.get(Outcome.TAKEN, ()))
         self.metrics.taken(
+            len(incoming.recipients),
             relayed=len(relayed),
             diverted=diverted,
             held=len(held) + len(diverting) - diverted,

@@ -34,6 +34,7 @@ MAX_LISTED: Final = 1_000  # refused records of a batch
 _STATE: Final = "feed"
 _UNSETTLED: Final = "unsettled "
 _EVERYTHING: Final = Scope("", "", "", "")
+_OPT_OUTS: Final = frozenset({EventKind.REFUSE, EventKind.WITHDRAW, EventKind.OBJECT})
 
 
 class Mark(NamedTuple):
@@ -88,6 +89,14 @@ class Arrived(NamedTuple):
     timestamp: int  # epoch milliseconds
     key: bytes | None
     value: bytes | None
+
+
+class OptOut(NamedTuple):
+    """Where a record stands by which somebody opted out, and when that was (epoch milliseconds)."""
+
+    partition: int
+    offset: int
+    at: int
 
 
 class Stop(NamedTuple):
@@ -191,7 +200,11 @@ class Feed:
 
 
 class Batch:
-    """What to do about some records, in their order. `refused` lists the first that cannot be read."""
+    """What to do about some records, in their order. `refused` lists the first that cannot be read, `opt_outs` where
+    those stand by which somebody opted out, and when that was.
+    """
+
+    keeps_opt_outs = True
 
     def __init__(self, reader: Reader, unsettled: dict[str, tuple[bytes, ...]]) -> None:
         self.steps: list[Step] = []
@@ -199,6 +212,7 @@ class Batch:
         self.latest = 0
         self.counts = Counts()
         self.refused: list[tuple[Arrived, Refused]] = []
+        self.opt_outs: list[OptOut] = []
         self._reader, self._unsettled = reader, unsettled
 
     def add(self, record: Arrived, now: int) -> None:
@@ -212,6 +226,8 @@ class Batch:
                 received = min(received or _came(record, now), now)
                 read = Told(read.subject, read.event._replace(received_at=received))
             self.latest = max(self.latest, received)
+            if self.keeps_opt_outs and read.event.kind in _OPT_OUTS:
+                self.opt_outs.append(OptOut(record.partition, record.offset, read.event.event_time or received))
             self._take(read)
         else:
             self._add_other(record, read, _came(record, now))
@@ -262,8 +278,10 @@ def _came(record: Arrived, now: int) -> int:
 class Bulk(Batch):
     """Very many records: events in sorted runs on disk, and steps for what depends on their order. A context manager.
 
-    Of a mailbox that is erased, the events after that are steps.
+    Of a mailbox that is erased, the events after that are steps. Nobody waits for their opt-outs.
     """
+
+    keeps_opt_outs = False
 
     def __init__(self, reader: Reader, unsettled: dict[str, tuple[bytes, ...]], runs: Runs) -> None:
         super().__init__(reader, unsettled)

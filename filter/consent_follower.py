@@ -18,7 +18,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError, for_code
 
 from . import events, logs
-from .consent_feed import Arrived, Batch, Bulk, Counts, Feed
+from .consent_feed import Arrived, Batch, Bulk, Counts, Feed, Mark
 from .metrics import Metrics
 from .ports import Journal
 
@@ -183,8 +183,19 @@ class Follower:
     async def _take_live(self, reading: "_Reading") -> None:
         batch = self._feed.batch()
         if await reading.more(batch, LIVE):
+            before = self._feed.state
             self._tell_counts(batch, await asyncio.to_thread(self._feed.apply, batch))
+            if before.complete:  # till then nobody relied on the index
+                self._time_opt_outs(batch, before.marks)
         self._check_life(reading)
+
+    def _time_opt_outs(self, batch: Batch, marks: Mapping[int, Mark]) -> None:
+        """Measure how long opt-outs took to count here; a record that was read before (its mark says so) does not."""
+        now = self._clock()
+        for partition, offset, at in batch.opt_outs:
+            mark = marks.get(partition)
+            if mark is None or offset > mark.offset:
+                self._metrics.opt_out_seconds.observe(max(0, now - at) / 1000)
 
     async def _note_synced(self, reading: "_Reading") -> None:
         """Note in the index, every few seconds, that we have all there is."""

@@ -40,6 +40,7 @@ class Node:
     store: ConsentStore
     journal: FileJournal
     task: asyncio.Task[None]
+    metrics: Metrics
     version: str = __version__
 
     @property
@@ -88,7 +89,7 @@ async def start(assignment: Assignment) -> Node:
         metrics=metrics,
         stall=kafka.stall_timeout.total_seconds(),
     )
-    return Node(follower, store, journal, asyncio.create_task(follower.run()))
+    return Node(follower, store, journal, asyncio.create_task(follower.run()), metrics)
 
 
 def _opened(config: Config) -> ConsentStore:

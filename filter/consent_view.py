@@ -7,46 +7,65 @@ Raises `ConsentDataError` and `AddressError` as `ConsentStore` does, nothing els
 """
 
 from collections.abc import Callable
-from time import monotonic
+from time import monotonic, perf_counter
 from typing import Final
 
 from .consent import ConsentAnswer, Scope
 from .consent_feed import state_of
-from .consent_store import ConsentStore
+from .consent_store import ConsentStore, Stats
 from .errors import ConsentDataError
 
 RETRY_EVERY: Final = 1.0  # seconds between attempts to open
 FEED_EVERY: Final = 0.5  # seconds between looks whether the feed is complete
 
 
+def _ignore(_seconds: float) -> None:
+    """Nobody measures."""
+
+
 class LateConsent:
     """A `ConsentView` over an index that may not be there yet; `opener` opens it or raises ConsentDataError.
 
-    `topic` is what it follows; empty for an index that is filled by imports.
+    `topic` is what it follows; empty for an index that is filled by imports. `took` is told the seconds of each
+    look-up.
     """
 
     def __init__(
-        self, opener: Callable[[], ConsentStore], *, topic: str = "", clock: Callable[[], float] = monotonic
+        self,
+        opener: Callable[[], ConsentStore],
+        *,
+        topic: str = "",
+        clock: Callable[[], float] = monotonic,
+        took: Callable[[float], None] = _ignore,
     ) -> None:
         self._opener = opener
         self._topic = topic
         self._complete = False
         self._look_at = float("-inf")
         self._clock = clock
+        self._took = took
         self._store: ConsentStore | None = None
         self._retry_at = float("-inf")
         self._missing = ConsentDataError("the consent index was never looked for")
 
     def lookup(self, address: str, scope: Scope, at: int) -> ConsentAnswer:
         """The consent of `address` in a scope at an instant (epoch milliseconds)."""
-        store = self._opened()
-        if self._topic and not self._is_complete(store):
-            raise ConsentDataError(f"the consent index has not read all of the topic {self._topic} yet")
-        return store.lookup(address, scope, at)
+        started = perf_counter()
+        try:
+            store = self._opened()
+            if self._topic and not self._is_complete(store):
+                raise ConsentDataError(f"the consent index has not read all of the topic {self._topic} yet")
+            return store.lookup(address, scope, at)
+        finally:
+            self._took(perf_counter() - started)
 
     def stale(self, at: int) -> bool:
         """Whether the data is older than the configured bound."""
         return self._opened().stale(at)
+
+    def stats(self) -> Stats:
+        """The index in figures."""
+        return self._opened().stats()
 
     def version(self) -> tuple[str, int] | None:
         """Another value after each change of the index; None while there is none."""

@@ -19,7 +19,7 @@ from .events import Line
 from .facts import NO_FACTS, facts_of
 from .labels import Channel
 from .message import Message, parse_message
-from .metrics import Metrics
+from .metrics import DoorName, Metrics
 from .policy import Disposition, Reason, Verdict, unscanned
 from .ports import HeldCopy, HeldMessage, Report
 from .stream import NOTHING_SAID, Mode, Said
@@ -42,6 +42,7 @@ class Incoming(NamedTuple):
     message: Message | None = None
     said: Said = NOTHING_SAID
     sender_known: bool = True
+    door: DoorName = DoorName.SMTP
 
     @property
     def channel(self) -> Channel:
@@ -107,7 +108,8 @@ class Judge:
             self._report("judge", error)
             return self._unscanned(incoming, type(error).__name__)
         self._metrics.judge_seconds.observe(perf_counter() - started)
-        self._metrics.decided(judged.label, [copy.verdict for copy in judged.copies])
+        verdicts = [copy.verdict for copy in judged.copies]
+        self._metrics.decided(incoming.door, judged.label, verdicts, _finders(judged))
         return judged
 
     def _decided(self, incoming: Incoming) -> Judged:
@@ -125,7 +127,7 @@ class Judge:
     def _unscanned(self, incoming: Incoming, fault: str) -> Judged:
         verdict = self._fallback(null_sender=incoming.null_sender)
         self._metrics.unscanned.inc()
-        self._metrics.decided("", [verdict] * len(incoming.recipients))
+        self._metrics.decided(incoming.door, "", [verdict] * len(incoming.recipients))
         channel = incoming.channel
         copies = tuple([Copy(one, self._subject(one, channel), verdict) for one in incoming.recipients])
         queue_id, at = incoming.queue_id, incoming.at
@@ -153,6 +155,14 @@ class Judge:
             recipients=len(incoming.recipients),
             key_id=self._subjects.key_id,
         )
+
+
+def _finders(judged: Judged) -> Sequence[str]:
+    """Ids of the rules that found promotion in a message, if any was found: the same for every copy."""
+    decision = judged.decision
+    if decision is None or not decision.classification.label.promotional or not judged.copies:
+        return ()
+    return judged.copies[0].verdict.evidence
 
 
 def held_message(

@@ -166,7 +166,8 @@ class HeldIngest:
             return ""
         if not self._store.has_room(sum(len(message.content) for message in messages)):
             return "the store has no room, or cannot be written"
-        done = await asyncio.gather(*[self._store.keep(message) for message in messages], return_exceptions=True)
+        with self._metrics.hold_write_seconds.time():
+            done = await asyncio.gather(*[self._store.keep(message) for message in messages], return_exceptions=True)
         for one in done:
             if isinstance(one, HoldUnavailableError):
                 return str(one)

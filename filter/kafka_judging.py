@@ -19,7 +19,7 @@ from .judging import Copy, Incoming, Judge, Judged
 from .kafka_records import Limits, Poison, PoisonCode, Record, read
 from .kafka_results import Output, dead_letter, results
 from .message_key import KEY_SIZE, QueueIds
-from .metrics import Metrics
+from .metrics import DoorName, Metrics
 from .policy import Disposition
 from .ports import Flights, Journal, Known
 
@@ -86,6 +86,7 @@ class RecordJudge:
         incoming = Incoming(
             *(queue_id, at, Client(f"kafka:{record.topic}/{record.partition}"), found.mail, found.recipients),
             *(record.value or b"", found.message, found.said, found.sender_known),
+            door=DoorName.KAFKA,
         )
         judged = self.judging.judge(incoming, died_before=False)
         return Passed(record, results(record, incoming, judged), started, judged.lines, incoming, judged)
@@ -94,8 +95,10 @@ class RecordJudge:
         """The transaction of these is about to be sent."""
         self.journal.write([line for one in passed for line in one.lines])
 
-    def committed(self, passed: Iterable[Passed]) -> None:
-        """The transaction of these is committed."""
+    def committed(self, passed: Iterable[Passed], seconds: float | None = None) -> None:
+        """The transaction of these is committed, and took so long if that is known."""
+        if seconds is not None:
+            self.metrics.kafka_transaction_seconds.observe(seconds)
         at, now = self.clock(), perf_counter()
         lines: list[Line] = []
         for one in passed:
@@ -103,8 +106,8 @@ class RecordJudge:
                 self.metrics.kafka_record(DEAD_LETTER)
                 continue
             self.metrics.kafka_record(TAKEN)
-            self.metrics.finished(one.judged.label, Outcome.TAKEN, now - one.started)
-            lines += self._told(one.incoming.queue_id, one.judged, at)
+            self.metrics.finished(DoorName.KAFKA, one.judged.label, Outcome.TAKEN, now - one.started)
+            lines += self._told(one.incoming, one.judged, at)
             self.note(one.incoming, one.judged)
         self.journal.write(lines)
 
@@ -130,12 +133,18 @@ class RecordJudge:
         for _ in passed:
             self.metrics.kafka_record(outcome)
 
-    def _told(self, queue_id: str, judged: Judged, at: int) -> list[Line]:
+    def _told(self, incoming: Incoming, judged: Judged, at: int) -> list[Line]:
         """What became of the copies of a message that was written."""
         relayed, held = judged.those(Disposition.RELAY), judged.those(*_HELD)
         rejected, diverted = judged.those(Disposition.REJECT), judged.those(Disposition.DIVERT)
-        self.metrics.taken(relayed=len(relayed), diverted=len(diverted), held=len(held), rejected=len(rejected))
-        lines: list[Line] = []
+        self.metrics.taken(
+            len(incoming.recipients),
+            relayed=len(relayed),
+            diverted=len(diverted),
+            held=len(held),
+            rejected=len(rejected),
+        )
+        queue_id, lines = incoming.queue_id, list[Line]()
         if relayed:
             lines.append(events.relayed(queue_id, at, _subjects(relayed), _NO_REPLY))
         for event, copies in ((Event.HELD, held), (Event.REJECTED, rejected), (Event.DIVERTED, diverted)):

@@ -266,6 +266,8 @@ class PartitionWorker:
         first, last = passed[0].record.offset, passed[-1].record.offset
         self._judge.begin(passed)
         self._pending = passed
+        clock = asyncio.get_running_loop().time
+        started = clock()
         try:
             await self._output.write((output for one in passed for output in one.outputs), last + 1)
         except _LARGE:
@@ -277,7 +279,7 @@ class PartitionWorker:
         self._pending = []
         self._suspicious = False
         self._failures, self.trouble = 0, None
-        self._judge.committed(passed)
+        self._judge.committed(passed, clock() - started)
 
     async def _rest(self, seconds: float) -> None:
         """Wait, unless told to leave."""

@@ -11,8 +11,9 @@ counts for itself. Label values come from closed lists. `deploy/metrics.md` expl
 """
 
 from collections.abc import Iterable, Iterator
+from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
 from prometheus_client.mmap_dict import MmapedDict
@@ -22,17 +23,47 @@ from prometheus_client.registry import Collector
 from .events import Outcome
 from .policy import Verdict
 
-_Mode = Literal["livesum", "livemax"]  # how a gauge of several workers is added up
 # Parts of the library that have no types.
 _OpenFile: Any = MmapedDict
 _merge: Any = MultiProcessCollector.merge
 
 UNJUDGED: Final = "none"  # label of what was not judged
+FAULT_PLACES: Final = (
+    *("rcpt", "data", "smtp", "judge", "complete", "divert", "void", "confirm", "settle", "abort"),
+    *("release", "release_record", "recheck", "retention", "rejected", "auto_release", "notice", "housekeeping"),
+    *("journal", "campaigns", "kafka", "kafka_held", "kafka_release"),
+)
+KAFKA_OUTCOMES: Final = ("taken", "dead_letter", "aborted", "in_doubt")
+KAFKA_EVENTS: Final = (
+    *("assigned", "revoked", "fenced", "failed", "refused", "offset_lost", "stalled"),
+    *("held_stored", "held_repeated", "held_waiting", "held_failed", "held_dead_letter", "held_offset_lost"),
+)
+CONSENT_OUTCOMES: Final = ("added", "repeated", "refused", "erasures", "heartbeats", "tombstones")
+
+
+class DoorName(StrEnum):
+    """Where messages come in."""
+
+    SMTP = "smtp"
+    KAFKA = "kafka"
+
+
+class Hop(StrEnum):
+    """Connections to the next hop, by what they are for."""
+
+    RELAY = "relay"
+    DIVERT = "divert"
+    RELEASE = "release"
+
 
 _TRANSACTION_BUCKETS: Final = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
     *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 90.0),
 )
+_FAST_BUCKETS: Final = (0.000005, 0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.005, 0.025, 0.1, 1.0)
+_DISK_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_LAG_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_OPT_OUT_BUCKETS: Final = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0)
 _JUDGE_BUCKETS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 
 
@@ -48,26 +79,50 @@ class _Bound(dict[tuple[str, ...], Counter]):
         return counter
 
 
+class _Declare:
+    """Declares metrics, each with what it counts and the names of its labels."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"consentry_{name}", text, labels, registry=self._registry)
+
+    def counters(self, name: str, text: str, *labels: str) -> _Bound:
+        return _Bound(self.counter(name, text, *labels))
+
+    def sum(self, name: str, text: str, *labels: str) -> Gauge:
+        """A gauge of which the workers' values are added up."""
+        return Gauge(f"consentry_{name}", text, labels, registry=self._registry, multiprocess_mode="livesum")
+
+    def most(self, name: str, text: str, *labels: str) -> Gauge:
+        """A gauge of which the highest of the workers' values is shown."""
+        return Gauge(f"consentry_{name}", text, labels, registry=self._registry, multiprocess_mode="livemax")
+
+    def histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(f"consentry_{name}", text, labels, buckets=buckets, registry=self._registry)
+
+
 class Metrics:
     """Everything a worker counts. One for each process; a test takes one with a registry of its own."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"consentry_{name}", text, labels, registry=registry)
+        declare = _Declare(registry)
+        self._declare_mail(declare)
+        self._declare_held_mail(declare)
+        self._declare_kafka(declare)
+        self._declare_consent(declare)
+        self._declare_health(declare)
+        self._begin_at_zero()
 
-        def gauge(name: str, text: str, mode: _Mode, *labels: str) -> Gauge:
-            return Gauge(f"consentry_{name}", text, labels, registry=registry, multiprocess_mode=mode)
-
-        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-            return Histogram(f"consentry_{name}", text, buckets=buckets, registry=registry)
-
-        self._messages = _Bound(counter("messages", "Messages, by how they ended for the client", "label", "outcome"))
-        self._recipients = _Bound(
-            counter("recipients", "Verdicts on recipients' copies", "label", "disposition", "reason")
+    def _declare_mail(self, declare: _Declare) -> None:
+        counter, counters, histogram = declare.counter, declare.counters, declare.histogram
+        self._messages = counters("messages", "Messages, by how they ended", "door", "label", "outcome")
+        self._recipients = counters(
+            "recipients", "Verdicts on recipients' copies", "door", "label", "disposition", "reason"
         )
-        self._errors = _Bound(counter("errors", "Faults of this program and failures of its disk", "where"))
-        self._next_hop = _Bound(counter("next_hop_events", "What happened on the way to the next hop", "event"))
-        self.accepted = counter("accepted", "Recipients' copies of messages answered 250: the sum of the next four")
+        self._rule_hits = counters("rule_hits", "Promotional messages in which a rule found promotion", "rule")
+        self.accepted = counter("accepted", "Recipients of messages that were taken: the sum of the next four")
         self.relayed = counter("relayed", "Copies that the next hop took")
         self.diverted = counter("diverted", "Copies that were diverted")
         self.held = counter("held", "Copies held, with those that could not be diverted")
@@ -76,57 +131,107 @@ class Metrics:
         self.unscanned = counter("unscanned", "Messages that could not be judged")
         self.suppressed = counter("duplicates_suppressed", "Messages sent again although they had been taken")
         self.unacknowledged = counter("unacknowledged", "Messages taken whose client was lost before it can have known")
-        self.campaign_alerts = counter(
-            "campaign_alerts", "Campaigns that promote in many copies and claim to be service"
-        )
+        self.campaign_alerts = counter("campaign_alerts", "Campaigns that promote and claim to be service")
         self.campaigns_overflow = counter("campaigns_overflow", "Messages not counted under their own campaign")
-        self.transaction_seconds = histogram(
-            "transaction_seconds", "From the end of data to the reply", _TRANSACTION_BUCKETS
-        )
         self.judge_seconds = histogram("judge_seconds", "Judging one message", _JUDGE_BUCKETS)
-        self._releases = _Bound(counter("release_outcomes", "What became of held copies that were ordered", "outcome"))
-        self.held_copies = gauge("held_copies", "Copies in the hold store that wait", "livemax", "state")
-        self.held_oldest = gauge("held_oldest_seconds", "Age of the copy that is held longest", "livemax")
-        self.notice_last_success = gauge(
-            "notice_last_success_timestamp_seconds",
-            "When notices last went well, sent or with nothing to say",
-            "livemax",
+        transaction = histogram(
+            "transaction_seconds", "From the end of data to the reply or commit", _TRANSACTION_BUCKETS, "door"
+        )
+        self._transaction_seconds = {door: transaction.labels(door.value) for door in DoorName}
+        self.next_hop_seconds = histogram(
+            "next_hop_seconds", "Handing one message to the next hop, until its reply", _TRANSACTION_BUCKETS
+        )
+        self._next_hop = counters("next_hop_events", "What happened on the way to the next hop", "event")
+        self.breaker_open = declare.most("next_hop_breaker_open", "1 while a host is left alone", "hop", "host")
+        self.hop_connections = declare.sum("next_hop_connections", "Connections to hosts", "hop", "state")
+        self.hop_waiting = declare.sum("next_hop_waiting", "Messages that wait for a connection", "hop")
+
+    def _declare_held_mail(self, declare: _Declare) -> None:
+        counter, most = declare.counter, declare.most
+        self._releases = declare.counters("release_outcomes", "What became of copies that were ordered", "outcome")
+        self.hold_write_seconds = declare.histogram(
+            "hold_write_seconds", "Until copies of a message were on the disk of the hold store", _DISK_BUCKETS
+        )
+        self.held_copies = most("held_copies", "Copies in the hold store that wait", "state", "reason")
+        self.held_oldest = most("held_oldest_seconds", "Age of the copy that is held longest", "reason")
+        self.held_keep = most("held_keep_seconds", "How long copies are held until they expire", "reason")
+        self.notice_last_success = most(
+            "notice_last_success_timestamp_seconds", "When notices last went well, sent or with nothing to say"
         )
         self.notice_failures = counter("notice_failures", "Notices that failed or may not have arrived")
-        self._kafka_records = _Bound(counter("kafka_records", "Records from Kafka, by what became of them", "outcome"))
-        self._kafka_events = _Bound(counter("kafka_events", "What happened on the way from and to Kafka", "event"))
-        self.kafka_partitions = gauge("kafka_partitions", "Partitions of the input topic that are served", "livesum")
-        self.kafka_lag = gauge("kafka_lag", "Records that wait in these partitions", "livesum")
-        self.connections = gauge("connections", "Client connections", "livesum")
-        self.bytes_in_flight = gauge("bytes_in_flight", "Octets of messages in memory", "livesum")
-        self.journal_failed = gauge("journal_failed", "1 while the journal cannot be written", "livemax")
-        self.hold_failed = gauge("hold_failed", "1 while the hold store cannot be written", "livemax")
-        self._consent_records = _Bound(
-            counter("consent_records", "Records of the consent topic, by what became of them", "outcome")
+
+    def _declare_kafka(self, declare: _Declare) -> None:
+        self._kafka_records = declare.counters("kafka_records", "Records, by what became of them", "outcome")
+        self._kafka_events = declare.counters("kafka_events", "What happened on the way from and to Kafka", "event")
+        self.kafka_transaction_seconds = declare.histogram(
+            "kafka_transaction_seconds", "Writing and committing one transaction", _DISK_BUCKETS
         )
-        self.consent_age = gauge("consent_age_seconds", "Age of the consent data from the topic", "livemax")
-        self.consent_behind = gauge("consent_behind", "Records of the consent topic not read yet", "livemax")
-        self.campaigns_failed = gauge("campaigns_failed", "1 while the campaign ledger cannot be used", "livemax")
-        self.breaker_open = gauge("next_hop_breaker_open", "1 while a next hop is left alone", "livemax", "host")
+        self.kafka_partitions = declare.sum("kafka_partitions", "Partitions of the input topic that are served")
+        self.kafka_lag = declare.sum("kafka_lag", "Records that wait in these partitions")
 
-    def finished(self, label: str, outcome: Outcome, seconds: float) -> None:
+    def _declare_consent(self, declare: _Declare) -> None:
+        most = declare.most
+        self.consent_lookup_seconds = declare.histogram(
+            "consent_lookup_seconds", "Looking up the consent of one recipient", _FAST_BUCKETS
+        )
+        self.consent_stale = most("consent_stale", "1 while consent data is too old, or there is none")
+        self.consent_as_of = most("consent_as_of_timestamp_seconds", "How fresh the consent data is")
+        self.consent_subjects = most("consent_index_subjects", "Mailboxes in the consent index")
+        self.consent_on_record = most("consent_index_records", "Records in the consent index")
+        self._consent_records = declare.counters(
+            "consent_records", "Records of the consent topic, by what became of them", "outcome"
+        )
+        self.consent_age = most("consent_age_seconds", "Age of the consent data from the topic")
+        self.consent_behind = most("consent_behind", "Records of the consent topic not read yet")
+        self.opt_out_seconds = declare.histogram(
+            "consent_opt_out_seconds", "From an opt-out's event to its effect on this machine", _OPT_OUT_BUCKETS
+        )
+
+    def _declare_health(self, declare: _Declare) -> None:
+        self._errors = declare.counters("errors", "Faults of this program and failures of its disk", "where")
+        self.connections = declare.sum("connections", "Client connections")
+        self.bytes_in_flight = declare.sum("bytes_in_flight", "Octets of messages in memory")
+        self.event_loop_lag_seconds = declare.histogram(
+            "event_loop_lag_seconds", "How late a worker's heartbeat was, one each second", _LAG_BUCKETS
+        )
+        self.journal_failed = declare.most("journal_failed", "1 while the journal cannot be written")
+        self.hold_failed = declare.most("hold_failed", "1 while the hold store cannot be written")
+        self.campaigns_failed = declare.most("campaigns_failed", "1 while the campaign ledger cannot be used")
+
+    def _begin_at_zero(self) -> None:
+        """Show what is alerted on from the start: the first of a kind would not count as growth otherwise."""
+        for bound, words in (
+            (self._errors, FAULT_PLACES),
+            (self._kafka_records, KAFKA_OUTCOMES),
+            (self._kafka_events, KAFKA_EVENTS),
+            (self._consent_records, CONSENT_OUTCOMES),
+        ):
+            for word in words:
+                bound[word,].inc(0)
+
+    def finished(self, door: DoorName, label: str, outcome: Outcome, seconds: float) -> None:
         """Count a message that was answered, `seconds` after its end of data; `label` is empty if not judged."""
-        self._messages[label or UNJUDGED, outcome].inc()
-        self.transaction_seconds.observe(seconds)
+        self._messages[door, label or UNJUDGED, outcome].inc()
+        self._transaction_seconds[door].observe(seconds)
 
-    def taken(self, *, relayed: int, diverted: int, held: int, rejected: int) -> None:
-        """Count the recipients' copies of a message answered 250, by where they are."""
-        self.accepted.inc(relayed + diverted + held + rejected)
+    def taken(self, accepted: int, *, relayed: int, diverted: int, held: int, rejected: int) -> None:
+        """Count the recipients of a message answered 250, and their copies by where they are: as many, if all is well.
+
+        `accepted` is counted where recipients are, the others where copies went, so that the sums can disagree.
+        """
+        self.accepted.inc(accepted)
         self.relayed.inc(relayed)
         for counter, count in ((self.diverted, diverted), (self.held, held), (self.rejected, rejected)):
             if count:
                 counter.inc(count)
 
-    def decided(self, label: str, verdicts: Iterable[Verdict]) -> None:
-        """Count the verdicts on the copies of one message."""
-        found = [(label or UNJUDGED, verdict.disposition, verdict.reason) for verdict in verdicts]
+    def decided(self, door: DoorName, label: str, verdicts: Iterable[Verdict], rules: Iterable[str] = ()) -> None:
+        """Count the verdicts on the copies of one message, and the rules that found promotion in it."""
+        found = [(door, label or UNJUDGED, verdict.disposition, verdict.reason) for verdict in verdicts]
         for values in set(found) if len(found) > 1 else found:
             self._recipients[values].inc(found.count(values))
+        for rule in rules:
+            self._rule_hits[rule,].inc()
 
     def ordered(self, outcome: str, copies: int) -> None:
         """Count held copies by what became of them: an event of the journal."""

@@ -32,7 +32,7 @@ from .envelope import Client, MailFrom, RcptTo
 from .events import Event, Outcome
 from .judging import Copy, Incoming, Judge, Judged, held_message
 from .message_key import MessageKeyer, QueueIds, has_message_id
-from .metrics import Metrics
+from .metrics import DoorName, Metrics
 from .policy import Disposition
 from .ports import (
     Flight,
@@ -142,7 +142,7 @@ class Transaction:
         """Take the message (CRLF lines, not dot-stuffed) or leave it with its client; the reply to the final dot."""
         started = perf_counter()
         outcome, reply = await self._pass(content)
-        self._pipeline.metrics.finished(self._label, outcome, perf_counter() - started)
+        self._pipeline.metrics.finished(DoorName.SMTP, self._label, outcome, perf_counter() - started)
         return reply
 
     async def abort(self) -> None:
@@ -269,7 +269,8 @@ class Transaction:
         self._stored = True  # whatever happens now, it may have happened after the copies were stored
         try:
             message = held_message(incoming, judged, copies, header, pending=is_pending(judged))
-            await self._pipeline.hold.store(message)
+            with self._pipeline.metrics.hold_write_seconds.time():
+                await self._pipeline.hold.store(message)
         except HoldUnavailableError:
             self._stored = False
             raise _TurnedAwayError(Outcome.STORAGE, replies.STORAGE_FULL) from None
@@ -284,7 +285,8 @@ class Transaction:
                 if refusal is not None:
                     raise _TurnedAwayError(Outcome.RECIPIENT, replies.NEXT_HOP_REFUSED)
             self._reach(Stage.SENDING)
-            reply = await self._onward.data(content)
+            with self._pipeline.metrics.next_hop_seconds.time():
+                reply = await self._onward.data(content)
         except NextHopUnavailableError:
             raise _TurnedAwayError(Outcome.UNREACHABLE, replies.NEXT_HOP_DOWN) from None
         except InDoubtError:

@@ -19,7 +19,6 @@ from .campaign import masked_subject
 from .campaign_watch import CampaignWatch, Tripwire
 from .completion import Completion
 from .config import Config
-from .config_values import Endpoint
 from .consent_view import LateConsent
 from .diverting import Diverter
 from .errors import ConsentDataError
@@ -31,8 +30,8 @@ from .journal import FileJournal
 from .judging import Judge
 from .keys import load_key
 from .message_key import MessageKeyer
-from .metrics import Metrics
-from .next_hop import SmtpNextHop
+from .metrics import Hop, Metrics
+from .next_hop import HostState, SmtpNextHop
 from .next_hop_breaker import BreakerState
 from .pipeline import Pipeline
 from .ports import HoldUnavailableError, NextHopUnavailableError
@@ -136,9 +135,11 @@ class Relay:
     def _notices(self) -> tuple[Notice, ...]:
         campaigns = (Notice.CAMPAIGNS_FAILED,) if self.watch.failing else ()
         try:
-            return (Notice.CONSENT_STALE, *campaigns) if self.consent.stale(now()) else campaigns
+            stale = (Notice.CONSENT_STALE,) if self.consent.stale(now()) else ()
         except ConsentDataError:
-            return (Notice.CONSENT_MISSING, *campaigns)
+            stale = (Notice.CONSENT_MISSING,)
+        self.metrics.consent_stale.set(bool(stale))
+        return (*stale, *campaigns)
 
     def _set_gauges(self) -> None:
         usage = self.service.sessions.usage
@@ -146,10 +147,28 @@ class Relay:
         self.metrics.bytes_in_flight.set(usage.bytes_in_flight)
         self.metrics.journal_failed.set(self.journal.failed or self.keeper.journal.failed)
         self.metrics.hold_failed.set(bool(self.hold.failed))
-        for hop in filter(None, (self.next_hop, self.divert_hop)):
-            for host in hop.hosts:
-                shut = host.breaker is not BreakerState.CLOSED
-                self.metrics.breaker_open.labels(str(Endpoint(*host.host))).set(shut)
+        for hop, there in ((Hop.RELAY, self.next_hop), (Hop.DIVERT, self.divert_hop), (Hop.RELEASE, self.keeper.hop)):
+            if there:
+                self._show_hosts(hop, there.hosts)
+
+    def _show_hosts(self, hop: Hop, hosts: Sequence[HostState]) -> None:
+        """Hosts are numbered as configured, from 1: their names are nobody's business."""
+        metrics = self.metrics
+        for number, host in enumerate(hosts, 1):
+            metrics.breaker_open.labels(hop.value, str(number)).set(host.breaker is not BreakerState.CLOSED)
+        metrics.hop_connections.labels(hop.value, "idle").set(sum(host.idle for host in hosts))
+        metrics.hop_connections.labels(hop.value, "in_use").set(sum(host.in_use for host in hosts))
+        metrics.hop_waiting.labels(hop.value).set(sum(host.waiting for host in hosts))
+
+    def _look_at_consent(self) -> None:
+        """Show how much is in the consent index; it takes a look at the disk."""
+        try:
+            found = self.consent.stats()
+        except ConsentDataError:
+            return  # of which `consent_stale` tells
+        self.metrics.consent_subjects.set(found.subjects)
+        self.metrics.consent_on_record.set(found.records)
+        self.metrics.consent_as_of.set(found.as_of / 1000)
 
     async def _recover(self) -> None:
         """Bring to an end what died with other workers; if the disk does not let us, we try again."""
@@ -183,6 +202,7 @@ class Relay:
         The last worker of an old generation has no successor when it overruns its drain.
         """
         while True:
+            self._look_at_consent()
             await asyncio.sleep(WATCH_EVERY)
             try:
                 await self._recover()
@@ -201,8 +221,10 @@ def build(config: Config, slot: int) -> Relay:
     """Put the relay of worker `slot` together, within its running event loop. Nothing is served yet."""
     store = config.store.dir
     loaded = app.rules(config)
-    consent = LateConsent(lambda: app.consent_store(config), topic=config.kafka.follows)
     metrics = Metrics(CollectorRegistry())
+    consent = LateConsent(
+        lambda: app.consent_store(config), topic=config.kafka.follows, took=metrics.consent_lookup_seconds.observe
+    )
     hold = app.hold(config)
     flights = Flights(store / "flights", slot, slots=2 * config.smtp.max_connections + _SPARE_FLIGHTS)
     journal = FileJournal(

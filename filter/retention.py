@@ -6,11 +6,11 @@ expires nothing. Blocks like the store it is given: call it in a thread. Raises 
 by that, the next time goes on.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from .held import Action, By, CopyState, HeldMail, HeldQuery, Order
+from .held import Action, By, CopyState, HeldMail, HeldQuery, Order, Tally
 from .metrics import Metrics
 from .policy import Reason
 from .release import Moved, Orders
@@ -51,11 +51,12 @@ class Retention:
         self._clock = clock
         self._rules = rules
         self._on_batch = on_batch
+        self._seen: set[str] = set()  # reasons for which anything was shown
 
     def run_once(self) -> int:
         """Expire what was held for too long, and set the gauges; how many copies."""
         held = self._mail.tally(HeldQuery(), By.REASON)
-        self._gauge(min((tally.oldest for tally in held), default=0))
+        self._gauge(held)
         now = self._clock.now()
         if now is None:
             return 0
@@ -63,7 +64,7 @@ class Retention:
         for tally in held:
             if tally.value == Reason.REJECTED:  # which ends when its sender was told (`rejections`)
                 continue
-            rule = self._rules.get(tally.value, self._rules[OTHERS])
+            rule = self._rule(tally.value)
             if tally.oldest < now - rule.keep:
                 expired += self._expire(tally.value, rule, now)
         return expired
@@ -80,11 +81,20 @@ class Retention:
         name = f"{AUTHOR}-{reason}-{rule.keep // 1000}{'-dsn' if rule.tell else ''}"
         return Order(name, Action.EXPIRE, now, AUTHOR, why)
 
-    def _gauge(self, oldest: int) -> None:
-        by_state = {tally.value: tally.copies for tally in self._mail.tally(HeldQuery(states=_WAITING), By.STATE)}
-        for state in _WAITING:
-            self._metrics.held_copies.labels(str(state)).set(by_state.get(state, 0))
-        self._metrics.held_oldest.set(self._clock.age(oldest) if oldest else 0)
+    def _gauge(self, held: Sequence[Tally]) -> None:
+        """How much waits and for how long, by reason; a reason that is gone is shown as nothing."""
+        released = self._mail.tally(HeldQuery(states=frozenset({CopyState.RELEASED})), By.REASON)
+        self._seen |= {tally.value for tally in (*held, *released)}
+        for state, tallies in ((CopyState.HELD, held), (CopyState.RELEASED, released)):
+            copies = {tally.value: tally.copies for tally in tallies}
+            for reason in self._seen:
+                self._metrics.held_copies.labels(str(state), reason).set(copies.get(reason, 0))
+        oldest = {tally.value: tally.oldest for tally in held}
+        for reason in self._seen:
+            since = oldest.get(reason)
+            self._metrics.held_oldest.labels(reason).set(self._clock.age(since) if since else 0)
+            if reason != Reason.REJECTED:
+                self._metrics.held_keep.labels(reason).set(self._rule(reason).keep / 1000)
 
-
-_WAITING: Final = frozenset({CopyState.HELD, CopyState.RELEASED})
+    def _rule(self, reason: str) -> Rule:
+        return self._rules.get(reason, self._rules[OTHERS])

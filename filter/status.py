@@ -11,26 +11,20 @@ Errors of the system while reading them become an error answer; nothing else is 
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from enum import StrEnum
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
 import orjson
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import CollectorRegistry
 
 from . import logs, metrics
-from .health import Health, NotReady
+from .config import Config
+from .health import Health
 from .http_in import Answer, Routes
+from .metrics_whole import ReloadOutcome, WholeMetrics
 
 _PROMETHEUS: Final = "text/plain; version=0.0.4; charset=utf-8"
-
-
-class ReloadOutcome(StrEnum):
-    """How a reload ended."""
-
-    DONE = "done"
-    REFUSED = "refused"
 
 
 class Status:
@@ -40,19 +34,7 @@ class Status:
         self._directory = directory
         self._health = health
         self._files = ThreadPoolExecutor(1, thread_name_prefix="metrics")
-        self._registry = CollectorRegistry()
-        self._restarts = Counter(
-            "consentry_worker_restarts", "Workers started in place of one that ended", registry=self._registry
-        )
-        self._reloads = Counter(
-            "consentry_reloads", "Requests to reload the configuration", ["outcome"], registry=self._registry
-        )
-        self._not_ready = Gauge(
-            "consentry_not_ready", "1 while mail should go elsewhere, by reason", ["reason"], registry=self._registry
-        )
-        self._workers = Gauge("consentry_workers_ready", "Workers that serve", registry=self._registry)
-        for outcome in ReloadOutcome:
-            self._reloads.labels(outcome.value)
+        self._whole = WholeMetrics(CollectorRegistry())
 
     def prepare(self) -> None:
         """Begin to count anew. Raises OSError."""
@@ -64,11 +46,15 @@ class Status:
 
     def restarted(self) -> None:
         """Count a worker that had to be started again."""
-        self._restarts.inc()
+        self._whole.restarts.inc()
 
     def reloaded(self, outcome: ReloadOutcome) -> None:
         """Count a reload."""
-        self._reloads.labels(outcome.value).inc()
+        self._whole.reloaded(outcome)
+
+    def configured(self, config: Config, ruleset: str) -> None:
+        """This configuration, with rules of this version, is at work from now on."""
+        self._whole.configured(config, ruleset)
 
     def retire(self, pid: int) -> None:
         """Keep what a worker that has ended counted."""
@@ -94,9 +80,5 @@ class Status:
         return Answer(body, status=HTTPStatus.OK if health.ready else HTTPStatus.SERVICE_UNAVAILABLE)
 
     async def _metrics(self) -> Answer:
-        health = self._health()
-        for reason in NotReady:
-            self._not_ready.labels(reason.value).set(reason in health.reasons)
-        self._workers.set(health.workers_ready)
         workers = await asyncio.get_running_loop().run_in_executor(self._files, metrics.exposition, self._directory)
-        return Answer(workers + generate_latest(self._registry), _PROMETHEUS)
+        return Answer(workers + self._whole.page(self._health()), _PROMETHEUS)

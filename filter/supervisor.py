@@ -28,7 +28,8 @@ from .errors import ConsentryError
 from .health import Health, NotReady, health
 from .http_in import HttpServer
 from .listeners import ListenError, Listeners, Wanted
-from .status import ReloadOutcome, Status
+from .metrics_whole import ReloadOutcome
+from .status import Status
 from .store_directory import concerns, own
 from .worker_process import Patience, WorkerProcess, command, environment
 
@@ -102,6 +103,7 @@ class Supervisor:
     async def _serve(self, checked: Checked) -> None:
         listeners = Listeners.bind(_wanted(checked.config), checked.config.workers)
         self._current = self._generation(checked, listeners)
+        self._status.configured(checked.config, checked.version)
         self._http = await self._start_http(checked)
         try:
             if await self._unless_stopped(self._start_all(checked)):
@@ -147,6 +149,7 @@ class Supervisor:
             self._status.reloaded(ReloadOutcome.REFUSED)
             return
         old, self._current = self._current, new
+        self._status.configured(new.checked.config, new.checked.version)
         previous, self._http = self._http, http
         old.listeners.close(but=new.listeners)
         self._let_go(old)

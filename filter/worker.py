@@ -28,6 +28,7 @@ from .config import parse_config
 from .control import Assignment, Do
 from .errors import ConsentryError
 from .health import NotReady, Report
+from .metrics import Metrics
 from .relay import Relay
 
 BEAT: Final = 1.0  # seconds
@@ -47,6 +48,10 @@ class Work(Protocol):
     @property
     def broken(self) -> bool:
         """Whether only a new process can help."""
+
+    @property
+    def metrics(self) -> Metrics:
+        """What it counts."""
 
     def report(self) -> Report:
         """How it is."""
@@ -180,6 +185,7 @@ class Worker:
         while True:
             await asyncio.sleep(due - clock())
             lag = clock() - due
+            self._work.metrics.event_loop_lag_seconds.observe(max(0.0, lag))
             due = clock() + BEAT
             report = replace(self._work.report(), lag_ms=int(lag * 1000))
             if lag > SLOW:

@@ -17,12 +17,12 @@ WORKER = """
 import os, sys
 from prometheus_client import CollectorRegistry
 from filter.events import Outcome
-from filter.metrics import Metrics
+from filter.metrics import DoorName, Metrics
 metrics = Metrics(CollectorRegistry())
 metrics.held.inc(int(sys.argv[1]))
 metrics.connections.set(int(sys.argv[1]))
 metrics.journal_failed.set(int(sys.argv[1]) > 2)
-metrics.finished("service", Outcome.TAKEN, 0.004)
+metrics.finished(DoorName.SMTP, "service", Outcome.TAKEN, 0.004)
 print(os.getpid(), flush=True)
 sys.stdin.read()
 """
@@ -55,9 +55,9 @@ def test_workers_come_and_go(tmp_path: Path) -> None:
     try:
         counters = {
             "consentry_held_total": 5.0,
-            'consentry_messages_total{label="service",outcome="taken"}': 2.0,
-            "consentry_transaction_seconds_count": 2.0,
-            'consentry_transaction_seconds_bucket{le="0.005"}': 2.0,
+            'consentry_messages_total{door="smtp",label="service",outcome="taken"}': 2.0,
+            'consentry_transaction_seconds_count{door="smtp"}': 2.0,
+            'consentry_transaction_seconds_bucket{door="smtp",le="0.005"}': 2.0,
         }
         gauges = {"consentry_connections": 5.0, "consentry_journal_failed": 1.0}
         assert values(tmp_path).items() >= {**counters, **gauges}.items()

@@ -2,16 +2,23 @@
 
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.metrics import MetricWrapperBase
+from support.kafka_records import judge, record
+from support.world import PROMOTION, SERVICE, World, rcpt
 
 from filter.events import Outcome
 from filter.labels import Label
-from filter.metrics import Metrics, exposition, prepare, retire
+from filter.metrics import DoorName, Metrics, exposition, prepare, retire
+from filter.metrics_whole import WholeMetrics
 from filter.policy import Disposition, Policy, Reason, Verdict, unscanned
 
 DOCUMENT = Path(__file__).parents[2] / "deploy" / "metrics.md"
+SOURCE = Path(__file__).parents[2] / "filter"
 HOLD = unscanned(Policy())
+PARTS = ("relayed", "diverted", "held", "rejected")
 
 
 def page(registry: CollectorRegistry) -> str:
@@ -19,26 +26,44 @@ def page(registry: CollectorRegistry) -> str:
     return generate_latest(registry).decode()
 
 
-def test_messages_are_counted_by_label_and_outcome() -> None:
+def test_messages_are_counted_by_door_label_and_outcome() -> None:
     """A message that was answered counts once, with its time."""
     registry = CollectorRegistry()
     metrics = Metrics(registry)
-    metrics.finished(Label.MIXED, Outcome.TAKEN, 0.003)
-    metrics.finished(Label.MIXED, Outcome.TAKEN, 0.003)
+    metrics.finished(DoorName.SMTP, Label.MIXED, Outcome.TAKEN, 0.003)
+    metrics.finished(DoorName.SMTP, Label.MIXED, Outcome.TAKEN, 0.003)
+    metrics.finished(DoorName.KAFKA, "", Outcome.TAKEN, 30)
     text = page(registry)
-    assert 'consentry_messages_total{label="mixed",outcome="taken"} 2.0' in text
-    assert 'consentry_transaction_seconds_bucket{le="0.005"} 2.0' in text
-    assert 'consentry_transaction_seconds_bucket{le="0.0025"} 0.0' in text
+    assert 'consentry_messages_total{door="smtp",label="mixed",outcome="taken"} 2.0' in text
+    assert 'consentry_messages_total{door="kafka",label="none",outcome="taken"} 1.0' in text
+    assert 'consentry_transaction_seconds_bucket{door="smtp",le="0.005"} 2.0' in text
+    assert 'consentry_transaction_seconds_bucket{door="smtp",le="0.0025"} 0.0' in text
+    assert 'consentry_transaction_seconds_count{door="smtp"} 2.0' in text
 
 
 def test_verdicts_are_counted_for_each_recipient() -> None:
     """Copies with the same verdict are counted together, others apart."""
     registry = CollectorRegistry()
     relay = Verdict(Disposition.RELAY, Disposition.RELAY, Reason.CONSENT, HOLD.state)
-    Metrics(registry).decided(Label.MARKETING, [HOLD, relay, HOLD])
-    text = page(registry)
-    assert 'consentry_recipients_total{disposition="hold",label="marketing",reason="unscanned"} 2.0' in text
-    assert 'consentry_recipients_total{disposition="relay",label="marketing",reason="consent"} 1.0' in text
+    Metrics(registry).decided(DoorName.SMTP, Label.MARKETING, [HOLD, relay, HOLD])
+    value = registry.get_sample_value
+    labels = {"door": "smtp", "label": "marketing"}
+    assert value("consentry_recipients_total", {**labels, "disposition": "hold", "reason": "unscanned"}) == 2
+    assert value("consentry_recipients_total", {**labels, "disposition": "relay", "reason": "consent"}) == 1
+
+
+def test_rules_are_counted_once_for_each_message_in_which_they_found_promotion() -> None:
+    """Promotion counts for the rules that found it, whoever it was for; service mail counts for none."""
+    world = World()
+    world.send([rcpt("hold", 1), rcpt("relay", 2)], PROMOTION)
+    world.send([rcpt("hold", 1)], SERVICE)
+    assert hits(world.registry) == {"test.promotion": 1.0}
+
+
+def hits(registry: CollectorRegistry) -> dict[str, float]:
+    """How often each rule found something."""
+    (metric,) = [one for one in registry.collect() if one.name == "consentry_rule_hits"]
+    return {one.labels["rule"]: one.value for one in metric.samples if one.name.endswith("_total")}
 
 
 def test_faults_and_events_of_the_next_hop_are_counted() -> None:
@@ -51,16 +76,96 @@ def test_faults_and_events_of_the_next_hop_are_counted() -> None:
     assert 'consentry_next_hop_events_total{event="connect"} 1.0' in page(registry)
 
 
-def test_every_metric_is_explained() -> None:
-    """deploy/metrics.md has a row for every metric, with its labels, and no other."""
+def test_faults_are_shown_before_the_first_one() -> None:
+    """Every place that can report a fault is on the first page, as nothing, so that one fault is growth."""
     registry = CollectorRegistry()
     Metrics(registry)
-    declared = {
-        (metric.name + ("_total" if metric.type == "counter" else ""), metric.documentation)
-        for metric in registry.collect()
-    }
-    rows = re.findall(r"^\| `(consentry_\w+)(?:\{[a-z,_]+\})?` \| (.+?) \|", DOCUMENT.read_text(), flags=re.MULTILINE)
-    assert {name for name, _ in rows} == {name for name, _ in declared}
+    shown = set(re.findall(r'consentry_errors_total\{where="(\w+)"\} 0\.0', page(registry)))
+    source = "\n".join(path.read_text() for path in SOURCE.glob("*.py"))
+    places = set(re.findall(r'(?:\breport|_report|metrics\.error|\bChore|\bService)\(\s*"(\w+)"', source))
+    assert len(places) > 15
+    assert shown == places
+
+
+def test_every_metric_is_explained() -> None:
+    """deploy/metrics.md has a row for every metric, with its labels in their order, and no other."""
+    explained = set(re.findall(r"^\| `(consentry_\w+(?:\{[a-z,_]+\})?)` \|", DOCUMENT.read_text(), flags=re.MULTILINE))
+    assert explained == {one.row for one in declared()}
+
+
+def test_names_say_units() -> None:
+    """Names follow the conventions of Prometheus: base units, and `_total` for counters alone."""
+    for one in declared():
+        name = one.row.partition("{")[0]
+        assert name.endswith("_total") is (one.kind == "counter"), name
+        if one.kind == "histogram":
+            assert name.endswith("_seconds"), name
+        if "timestamp" in name:
+            assert name.endswith("_timestamp_seconds"), name
+        assert not re.search(r"_(ms|millis|minutes|hours|kb|percent|count|sum|bucket)(_|$)", name), name
+
+
+def test_labels_hold_no_personal_data() -> None:
+    """The names of labels are a closed list; none of them is about a person, a domain or content."""
+    known = {"door", "label", "outcome", "disposition", "reason", "rule", "event", "hop", "host", "state", "where"}
+    whole = {"notice", "version", "ruleset", "use"}
+    used = {label for one in declared() for label in one.labels}
+    assert used == known | whole
+
+
+def test_copies_are_conserved_across_the_doors() -> None:
+    """What both doors accepted is relayed, diverted, held or rejected: the sums are equal, whatever failed or came."""
+    world = World()
+    words = ["relay", "hold", "divert", "reject"]
+    world.send([rcpt(word) for word in words])
+    world.send([rcpt("relay", 1), rcpt("relay", 2)], SERVICE)
+    world.send([rcpt("reject", 1)])  # rejected as a whole: not accepted
+    records = judge(world)
+    passed = [records.judge(record(PROMOTION, *[f"{word}.1@x.example" for word in (*words, "tempfail")]))]
+    passed.append(records.judge(record(b"", "nobody")))
+    records.begin(passed)
+    records.aborted(passed)
+    records.committed(passed, 0.02)
+    counts = {name: world.count(name) for name in PARTS}
+    assert counts == {"relayed": 4, "diverted": 2, "held": 3, "rejected": 2}
+    assert world.count("accepted") == sum(counts.values())
+    value = world.registry.get_sample_value
+    assert value("consentry_kafka_transaction_seconds_count") == 1
+    for name in ("next_hop", "hold_write"):
+        assert value(f"consentry_{name}_seconds_count") == {"next_hop": 2, "hold_write": 1}[name]
+
+
+def test_the_sums_can_disagree() -> None:
+    """What was accepted is counted by recipients, where it went by copies: a copy that is nowhere shows."""
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    metrics.taken(4, relayed=1, diverted=0, held=2, rejected=0)
+    parts = [registry.get_sample_value(f"consentry_{name}_total") for name in PARTS]
+    assert registry.get_sample_value("consentry_accepted_total") == 4
+    assert sum(filter(None, parts)) == 3
+
+
+class Declared(NamedTuple):
+    """A metric as the document names it."""
+
+    row: str
+    kind: str
+    labels: tuple[str, ...]
+
+
+def declared() -> list[Declared]:
+    """Every metric of workers and supervisor."""
+    workers, whole = CollectorRegistry(), CollectorRegistry()
+    Metrics(workers)
+    WholeMetrics(whole)
+    collectors = {*workers._collector_to_names, *whole._collector_to_names}
+    found = []
+    for collector in collectors:
+        assert isinstance(collector, MetricWrapperBase)
+        name = collector._name + ("_total" if collector._type == "counter" else "")
+        labels = tuple(collector._labelnames)
+        found.append(Declared(name + (f"{{{','.join(labels)}}}" if labels else ""), collector._type, labels))
+    return found
 
 
 def test_nothing_counted_is_an_empty_page(tmp_path: Path) -> None:

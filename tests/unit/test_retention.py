@@ -157,6 +157,8 @@ def test_the_gauges_are_set(world: World) -> None:
     world.days(7.5)
     world.days(0)  # gauges are set before anything is expired
     value = world.registry.get_sample_value
-    assert value("consentry_held_copies", {"state": "held"}) == 2
-    assert value("consentry_held_copies", {"state": "released"}) == 1
-    assert value("consentry_held_oldest_seconds") == pytest.approx(7.5 * 86400, rel=0.01)
+    assert value("consentry_held_copies", {"state": "held", "reason": "no_consent"}) == 2
+    assert value("consentry_held_copies", {"state": "held", "reason": "unsure"}) == 0
+    assert value("consentry_held_copies", {"state": "released", "reason": "unsure"}) == 1
+    assert value("consentry_held_oldest_seconds", {"reason": "no_consent"}) == pytest.approx(7.5 * 86400, rel=0.01)
+    assert value("consentry_held_oldest_seconds", {"reason": "unsure"}) == 0
