@@ -18,7 +18,8 @@ from rich.table import Table
 
 from . import __version__, app, console, hold_stores
 from .allocator import keep_freed_memory
-from .classify import Classification, Classifier
+from .classification import Classification
+from .classify import Classifier
 from .cli_campaign import campaign_commands
 from .cli_held import held_commands
 from .cli_options import AsJson, ConfigFile

@@ -10,7 +10,8 @@ from rich.table import Table
 
 from . import console
 from .app import user_cache
-from .classify import Classification, Classifier
+from .classification import Classification
+from .classify import Classifier
 from .display import visible
 from .errors import InputError
 from .labels import Label

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from .campaigns import CampaignDecision
-from .classify import Classification, Classifier
+from .classification import Classification
+from .classify import Classifier
 from .consent import ConsentAnswer, ConsentState, Scope
 from .errors import AddressError, ConsentDataError
 from .labels import Channel

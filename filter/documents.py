@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import Any
 
 from .campaigns import CampaignDecision
-from .classify import Classification, JudgedSegment
+from .classification import Classification, JudgedSegment
 from .consent import Capture, ConsentAnswer, ConsentEvent
 from .decision import Decision, RecipientDecision
 from .policy import Trouble

@@ -7,6 +7,7 @@ Every error a user can cause names the place, the value and what is allowed. Not
 - `RuleError`: a rule file cannot be used; carries every problem found, so that one run of `rules lint` shows all.
 - `AddressError`: an address cannot be normalised; doors answer it, the importer reports the line.
 - `ConsentDataError`: a consent event or index cannot be used.
+- `ExampleError`: labelled examples cannot be used; `consentry train` and `evaluate` stop before they begin.
 - `InputError`: a line or file given to a command is not in a form it takes.
 """
 
@@ -44,6 +45,10 @@ class ConfigError(ProblemsError):
 
 class RuleError(ProblemsError):
     """The rule set cannot be used; the previous one stays in force."""
+
+
+class ExampleError(ProblemsError):
+    """Labelled examples cannot be used; lists every problem of a file."""
 
 
 class ConsentDataError(ConsentryError):

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .campaigns import ANY_EVIDENCE, CampaignDecision, Decided
-from .classify import Classification, Evidence, JudgedSegment
+from .classification import Classification, Evidence, JudgedSegment
 from .consent import (
     ANY,
     ConsentAnswer,

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple, Self
 
 import orjson
 
-from .classify import Classification
+from .classification import Classification
 from .errors import InputError
 from .labels import Label
 from .message import DefectCode

@@ -1,14 +1,16 @@
-"""Segments' texts -> what the patterns of a rule set match in each, remembered for texts that come again.
+"""Segments' texts -> what the patterns of a rule set match in each, and what was learned of its sentences; remembered.
 
-A pattern never reaches beyond a sentence, so what matches in a segment depends on its text alone, and what it amounts
-to on its text, kind and channel. The result is the same with and without memory. Pure but for that; raises nothing.
+Neither a pattern nor a learned pair of words reaches beyond a sentence, so what is found in a segment depends on its
+text alone, and what it amounts to on its text, kind and channel. The result is the same with and without memory. Pure
+but for that; raises nothing.
 """
 
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import groupby, repeat
 from typing import Final, NamedTuple
 
 from .labels import Channel, SegmentKind, SegmentLabel
+from .learned import Sentence, Summary, summaries_of
 from .memory import Memory
 from .rules import Hit, RuleSet
 from .sheet import BETWEEN, OPENING, WRITTEN_FIGURES, sheet
@@ -21,11 +23,12 @@ and so short a one meets none of them."""
 _OPENING: Final = OPENING.encode()
 _BETWEEN: Final = BETWEEN.encode()
 _HIT: Final = 1_000
+_SENTENCE: Final = 400
 
 
 class Judgement(NamedTuple):
-    """What one segment amounts to: its label, the evidence for each kind of label (log-odds), and the matches in
-    `text`, the segment's own sheet in lower case.
+    """What one segment amounts to: its label, the rules' evidence for each kind of label (log-odds) with their matches
+    in `text`, the segment's own sheet in lower case, and what was learned of its sentences.
     """
 
     label: SegmentLabel
@@ -35,22 +38,29 @@ class Judgement(NamedTuple):
     service: float
     hits: tuple[Hit, ...]
     text: bytes
+    sentences: tuple[Sentence, ...] = ()
 
 
 class Finding(NamedTuple):
-    """What matches in a segment's own sheet `text`, in lower case; `judged`: what it amounts to by kind and channel."""
+    """What stands in a segment's own sheet `text`, in lower case: the rules' matches, and its sentences with what they
+    amount to by head; `judged`: what it amounts to by kind and channel.
+    """
 
     text: bytes
     hits: tuple[Hit, ...]
+    sentences: tuple[Sentence, ...]
+    summaries: tuple[Summary, ...]
     judged: dict[tuple[SegmentKind, Channel], Judgement | None]
 
     def size(self) -> int:
         """Octets that this takes, rounded up."""
-        return len(self.text) + _HIT * (1 + len(self.hits)) if self.hits else 0
+        if self is NOTHING:
+            return 0
+        return len(self.text) + _HIT * (1 + len(self.hits)) + _SENTENCE * len(self.sentences)
 
 
-NOTHING: Final = Finding(b"", (), {})
-"""The one finding of every text in which nothing matches."""
+NOTHING: Final = Finding(b"", (), (), (), {})
+"""The one finding of every text in which nothing matches and no word is known."""
 
 
 class Finder:
@@ -81,13 +91,18 @@ class Finder:
 
     def _look_for(self, texts: Sequence[str]) -> list[Finding]:
         text = sheet(texts).encode("utf-8", "replace").lower()
-        found = [NOTHING] * len(texts)
-        for index, group in groupby(self._rules.scan(text), key=_segment_of):
-            hits = list(group)
-            opening = text.rfind(_OPENING, 0, hits[0].start + 1)
-            own = text[opening : text.index(_BETWEEN, opening) + len(_BETWEEN)]
-            own_hits = (Hit(pattern, 0, start - opening, end - opening) for pattern, _, start, end in hits)
-            found[index] = Finding(own, tuple(own_hits), {})
+        read = self._rules.learned.read(text) if self._rules.learned else repeat(())
+        hits = {index: list(group) for index, group in groupby(self._rules.scan(text), key=_segment_of)}
+        found = []
+        at = 0
+        for index, (_, sentences) in enumerate(zip(texts, read, strict=False)):
+            end = text.index(_BETWEEN, at) + len(_BETWEEN)
+            if index in hits or sentences:
+                own_hits = (Hit(pattern, 0, start - at, end - at) for pattern, _, start, end in hits.get(index, ()))
+                found.append(Finding(text[at:end], tuple(own_hits), sentences, summaries_of(sentences), {}))
+            else:
+                found.append(NOTHING)
+            at = end - len(_OPENING)
         return found
 
 

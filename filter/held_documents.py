@@ -9,7 +9,7 @@ from dataclasses import fields
 from typing import Any
 
 from .campaigns import CampaignDecision, CampaignLine
-from .classify import Classification
+from .classification import Classification
 from .documents import segment_document
 from .held import By, HeldLine, Order, Tally
 from .held_content import is_mail

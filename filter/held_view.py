@@ -13,7 +13,7 @@ from rich.rule import Rule as Line
 from rich.text import Text
 
 from .campaigns import CampaignDecision, CampaignLine, Decided
-from .classify import Classification, Evidence, JudgedSegment
+from .classification import Classification, Evidence, JudgedSegment
 from .config_values import size_text
 from .display import ago, visible
 from .explain import BECAUSE, decided_line, moment

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Final
 
 from .campaigns import CampaignDecision, Decided
-from .classify import Classification
+from .classification import Classification
 from .consent import ConsentAnswer, ConsentState
 from .facts import Facts
 from .labels import Label

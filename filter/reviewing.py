@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from . import app
 from .campaigns import CampaignLedger
-from .classify import Classification, Classifier
+from .classification import Classification
+from .classify import Classifier
 from .config import Config
 from .errors import InputError
 from .flights import now

@@ -1,4 +1,4 @@
-"""Reads rule files and weights from disk, and keeps the compiled database in a cache.
+"""Reads rule files, weights and what was learned from disk, and keeps the compiled database in a cache.
 
 The cache is only ever a shortcut: a missing, damaged, foreign or unwritable entry means that the rules are compiled
 again (`LoadedRules.note` says why). An entry is keyed by the compiled expressions and the version of the engine.
@@ -16,14 +16,18 @@ from pathlib import Path
 from typing import Final
 
 import hyperscan
+import orjson
 
 from .errors import Problem, RuleError
+from .learned import NOTHING_LEARNED, Learned, parse_learned
 from .resources import config_dir
 from .rules import Rule, RuleSet, compile_rules, database_key, expressions_of, parse_rules
 from .weights import Weights, parse_weights
 
 WEIGHTS_FILE: Final = "weights.toml"
+LEARNED_FILE: Final = "learned.json"
 _DIGEST: Final = 16
+_VERSION: Final = 6
 _PRIVATE: Final = 0o700
 
 
@@ -47,12 +51,14 @@ def load_rules(paths: Iterable[Path] = (), *, cache: Path | None = None) -> Rule
 
 def load(paths: Iterable[Path] = (), *, cache: Path | None = None) -> LoadedRules:
     """Load and compile rules; with `cache`, a directory of ours, take the compiled database from there if possible."""
+    paths = tuple(paths) or (shipped_rules(),)
     rules, weights = read_rules(paths)
+    learned = read_learned(paths)
     if cache is None:
-        return LoadedRules(compile_rules(rules, weights), "compiled")
+        return LoadedRules(compile_rules(rules, weights, learned=learned), "compiled")
     entry = cache / f"rules-{database_key(expressions_of(rules))}-hs{version('hyperscan')}.db"
     database, note = _from_cache(entry)
-    compiled = compile_rules(rules, weights, database)
+    compiled = compile_rules(rules, weights, database, learned)
     if database is None:
         note = _to_cache(entry, compiled.database) or note
     return LoadedRules(compiled, note)
@@ -73,6 +79,28 @@ def read_rules(paths: Iterable[Path] = ()) -> tuple[tuple[Rule, ...], Weights]:
     return rules, parse_weights(name, text, {rule.id for rule in rules})
 
 
+def read_learned(paths: Iterable[Path] = ()) -> Learned:
+    """Read and check the learned weights that lie with the rules; without any, rules judge alone."""
+    given = tuple(paths) or (shipped_rules(),)
+    found = [path / LEARNED_FILE for path in given if (path / LEARNED_FILE).is_file()]
+    if len(found) > 1:
+        raise RuleError(
+            "the rules cannot be used", [Problem(str(path), "", "more than one learned.json") for path in found]
+        )
+    return learned_from(str(found[0]), _bytes(found[0])) if found else NOTHING_LEARNED
+
+
+def learned_from(name: str, content: bytes) -> Learned:
+    """The learned weights in a file's content; their version is a digest of it. Raises RuleError."""
+    try:
+        document = orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        raise RuleError(
+            "the learned weights cannot be used", [Problem(name, "", f"not valid JSON: {error}")]
+        ) from error
+    return parse_learned(name, document, hashlib.blake2b(content, digest_size=_VERSION).hexdigest())
+
+
 def _toml_files(paths: Iterable[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
@@ -81,6 +109,13 @@ def _toml_files(paths: Iterable[Path]) -> list[Path]:
             raise RuleError("the rules cannot be used", [Problem(str(path), "", "no .toml file in this directory")])
         found.extend(inside)
     return found
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RuleError("the rules cannot be read", [Problem(str(path), "", str(error))]) from error
 
 
 def _read(path: Path) -> str:

@@ -16,6 +16,7 @@ import hyperscan
 
 from .errors import Problem, RuleError
 from .labels import Channel, SegmentKind, SegmentLabel
+from .learned import NOTHING_LEARNED, Learned
 from .pattern import Expressions, PatternError, compile_pattern
 from .sheet import OPENING, sheet
 from .weights import MAX_WEIGHT, Weights, read_toml
@@ -86,6 +87,7 @@ class RuleSet:
     weights: Weights
     version: str
     database: hyperscan.Database
+    learned: Learned = NOTHING_LEARNED
 
     def weight(self, rule: int) -> float:
         """The weight of rule number `rule`, in log-odds."""
@@ -141,9 +143,9 @@ def parse_rules(files: Mapping[str, str]) -> tuple[Rule, ...]:
     return tuple(rules)
 
 
-def version_of(rules: Iterable[Rule], weights: Weights) -> str:
+def version_of(rules: Iterable[Rule], weights: Weights, learned: Learned = NOTHING_LEARNED) -> str:
     """Short name of a rule set's content: the same rules and weights give the same version on every machine."""
-    deciding = ([_deciding(rule) for rule in rules], sorted(dataclasses.asdict(weights).items()))
+    deciding = ([_deciding(rule) for rule in rules], sorted(dataclasses.asdict(weights).items()), learned.version)
     digest = hashlib.blake2b(repr(deciding).encode(), digest_size=6).hexdigest()
     return f"{digest}+{weights.version}"
 
@@ -166,7 +168,12 @@ def database_key(expressions: Iterable[Expressions]) -> str:
     return digest.hexdigest()
 
 
-def compile_rules(rules: tuple[Rule, ...], weights: Weights, database: hyperscan.Database | None = None) -> RuleSet:
+def compile_rules(
+    rules: tuple[Rule, ...],
+    weights: Weights,
+    database: hyperscan.Database | None = None,
+    learned: Learned = NOTHING_LEARNED,
+) -> RuleSet:
     """Compile all rules into one database, or take one compiled before from the same rules; RuleError if refused."""
     expressions = expressions_of(rules)
     if database is None:
@@ -176,7 +183,7 @@ def compile_rules(rules: tuple[Rule, ...], weights: Weights, database: hyperscan
             raise RuleError("the rule set cannot be compiled", [_blame(rules, error)]) from error
     owners = (i for i, rule in enumerate(rules) for _ in rule.patterns)
     patterns = tuple(Pattern(owner, expression) for owner, expression in zip(owners, expressions, strict=True))
-    return RuleSet(rules, patterns, weights, version_of(rules, weights), database)
+    return RuleSet(rules, patterns, weights, version_of(rules, weights, learned), database, learned)
 
 
 def _database(expressions: list[str]) -> hyperscan.Database:

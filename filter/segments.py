@@ -104,11 +104,11 @@ class Segments(Sequence[Segment]):
     Equal to, and hashed and shown as, the tuple of its segments. `hidden` holds indexes.
     """
 
-    __slots__ = ("_hidden", "_kinds", "texts")
+    __slots__ = ("_hidden", "kinds", "texts")
 
     def __init__(self, kinds: Iterable[SegmentKind], texts: Iterable[str], hidden: Iterable[int]) -> None:
         self.texts = tuple(texts)
-        self._kinds, self._hidden = tuple(kinds), frozenset(hidden)
+        self.kinds, self._hidden = tuple(kinds), frozenset(hidden)
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -120,11 +120,11 @@ class Segments(Sequence[Segment]):
     def __getitem__(self, index: int | slice) -> Segment | tuple[Segment, ...]:
         if isinstance(index, slice):
             return tuple(self)[index]
-        return Segment(self._kinds[index], self.texts[index], index % len(self) in self._hidden)
+        return Segment(self.kinds[index], self.texts[index], index % len(self) in self._hidden)
 
     def __iter__(self) -> Iterator[Segment]:
         hidden = self._hidden
-        for index, (kind, text) in enumerate(zip(self._kinds, self.texts, strict=True)):
+        for index, (kind, text) in enumerate(zip(self.kinds, self.texts, strict=True)):
             yield Segment(kind, text, index in hidden)
 
     def __eq__(self, other: object) -> bool:
@@ -140,6 +140,11 @@ class Segments(Sequence[Segment]):
 def texts_of(segments: Sequence[Segment]) -> Sequence[str]:
     """The text of each segment."""
     return segments.texts if isinstance(segments, Segments) else [segment.text for segment in segments]
+
+
+def kinds_of(segments: Sequence[Segment]) -> Sequence[SegmentKind]:
+    """The kind of each segment."""
+    return segments.kinds if isinstance(segments, Segments) else [segment.kind for segment in segments]
 
 
 # Characters a reader does not see: C0/C1 controls, soft hyphen, joiners, directional marks, fillers, selectors, tags;

@@ -19,6 +19,7 @@ _WEIGHT_LIMITS: Final = {
     "rest_of_segment": 1.0,
     "scattered": 1.0,
     "support_cap": 2.0,
+    "learned_doubt": 6.0,
     "slope": 20.0,
     "intercept": -50.0,
 }
@@ -29,7 +30,8 @@ class Weights:
     """What turns evidence into labels and a probability: data, shipped and versioned beside the rules.
 
     `rules` overrides a rule's own weight. A segment is promotional from `threshold` on; `score` of a message is
-    1 / (1 + exp(-(slope * evidence + intercept))).
+    1 / (1 + exp(-(slope * evidence + intercept))). What was
+    learned takes at most `learned_doubt` off the rules' evidence.
     """
 
     version: str = "built-in"
@@ -37,6 +39,7 @@ class Weights:
     rest_of_segment: float = 0.5
     scattered: float = 0.5
     support_cap: float = 0.9
+    learned_doubt: float = 1.0
     slope: float = 1.75
     intercept: float = -3.5
     kinds: Mapping[SegmentKind, float] = field(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from filter.classify import Classification
+from filter.classification import Classification
 from filter.consent import ConsentAnswer, ConsentState
 from filter.labels import Channel, Label, SegmentLabel
 from filter.message import Message, message_from_json, message_from_text

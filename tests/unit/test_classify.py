@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from filter.classify import Classification, Classifier, claimed_label
+from filter.classification import Classification, claimed_label
+from filter.classify import Classifier
 from filter.labels import Channel, Label, SegmentKind, SegmentLabel
 from filter.message import Defect, DefectCode, Link, Message, Segment
 from filter.rules import Rule, compile_rules

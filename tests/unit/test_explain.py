@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from filter.campaigns import CampaignDecision, Decided
-from filter.classify import Evidence
+from filter.classification import Evidence
 from filter.display import printable, visible
 from filter.documents import decision_document
 from filter.explain import _quote, decided_line, page

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from filter.classify import Classification, Classifier
+from filter.classification import Classification
+from filter.classify import Classifier
 from filter.labels import Channel, Label, SegmentKind, SegmentLabel
 from filter.memory import Memory
 from filter.message import Message, Segment

@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 
 from filter.campaigns import CampaignDecision, Decided
-from filter.classify import Classification, Classifier
+from filter.classification import Classification
+from filter.classify import Classifier
 from filter.consent import ANY, Capture, ConsentAnswer, ConsentEvent, ConsentState, EventKind, Scope
 from filter.labels import Channel, Label, SegmentKind, SegmentLabel
 from filter.message import Defect, DefectCode, Message, Segment

@@ -1,0 +1,352 @@
+"""The learned part of judging: what a linear model makes of each sentence, and what its sentences make of a message.
+
+A sentence is a line of a `sheet`. Its log-odds for a head (that it promotes, asks for consent, asks for an opinion,
+serves) are a bias and the weights of its words and of its pairs of neighbouring words: nothing else, so that every
+figure can be taken apart again (`Learned.terms`). A word that nothing was learned of counts by its first letters
+(`renov*`), figures by their shape (`20%` is the word `00%`), and each term of a long sentence a little less. Weights
+are data, fitted by `consentry train` from the messages and sentences in `tests/data`, and versioned with the rules.
+
+`parse_learned` raises RuleError with every problem; nothing else raises. Pure; linear in the text.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import StrEnum
+from itertools import pairwise
+from typing import Any, Final, NamedTuple
+
+from .errors import Problem, RuleError
+from .sheet import OPENING
+
+
+class Head(StrEnum):
+    """What a sentence can be learned to do; `promotion` includes asking for consent (law rules R2, R3, R6, R11)."""
+
+    PROMOTION = "promotion"
+    ASK = "ask"
+    SURVEY = "survey"
+    SERVICE = "service"
+
+
+class Sentence(NamedTuple):
+    """Log-odds of one sentence by head, and where it stands (octets of the segment's own sheet)."""
+
+    promotion: float
+    ask: float
+    survey: float
+    service: float
+    start: int
+    end: int
+
+
+class Term(NamedTuple):
+    """A word, or a pair of words, of a sentence at octets `start` to `end`, with its weight for one head (log-odds)."""
+
+    weight: float
+    start: int
+    end: int
+
+
+class Opinion(NamedTuple):
+    """How a message's sentences add up for one head: the weights of the strongest sentence, of the mean of the next
+    two, of the share of such sentences, of the logarithm of their number, of the rules' evidence; and a bias.
+    """
+
+    top: float
+    next: float
+    share: float
+    length: float
+    rules: float
+    bias: float
+
+
+class Summary(NamedTuple):
+    """What the sentences of a text, or of several, amount to for one head: the three highest log-odds, highest first,
+    the sum of all their probabilities, and their number.
+    """
+
+    highest: tuple[float, ...]
+    total: float
+    sentences: int
+
+
+LOWEST: Final = -5.0
+"""Log-odds of a sentence that is not there, and the least that one counts; the highest is its opposite."""
+_SCALE: Final = 100
+_HIGHEST: Final = 3
+_PAIR: Final = 2
+_MOST: Final = 20.0
+"""No weight in a file may be larger."""
+_BITS: Final = 32
+_HALF: Final = 1 << (_BITS - 1)
+_MASK: Final = (1 << _BITS) - 1
+_HEADS: Final = tuple(Head)
+_MARKS: Final = (b"!", b"?")
+_OPENING: Final = OPENING.encode()
+_NO_PAIRS: Final[dict[bytes, int]] = {}
+_Entry = tuple[int, dict[bytes, int]]
+_UNKNOWN: Final[_Entry] = (0, _NO_PAIRS)
+_BEGINNING: Final = 5
+_STAR: Final = b"*"
+_USUAL_WORDS: Final = 8
+"""A longer sentence has more terms to be wrong about; each counts less there."""
+
+
+def _characters() -> bytes:
+    """What each octet of a sheet counts as: itself, `0` for a figure, a space for what parts words."""
+    table = bytearray(range(256))
+    for code in range(128):
+        char = chr(code)
+        if char.isdigit():
+            table[code] = ord("0")
+        elif not char.isalpha() and char not in "%$\n":
+            table[code] = ord(" ")
+    return bytes(table)
+
+
+_CHARACTERS: Final = _characters()
+
+
+class Learned:
+    """Weights of words and pairs, by head. `version` names their content; without words it says nothing at all."""
+
+    def __init__(
+        self,
+        version: str,
+        bias: Mapping[Head, float],
+        words: Mapping[str, Sequence[float]],
+        opinions: Mapping[Head, Opinion],
+    ) -> None:
+        self.version, self.opinions = version, opinions
+        self._bias = tuple(bias.get(head, 0.0) for head in _HEADS)
+        # A word's own weight, and those of the words that make a pair with it. One look-up and one addition serve all
+        # heads: their weights, in hundredths, stand side by side in one integer.
+        self._words: dict[bytes, _Entry] = {}
+        for term, weights in sorted(words.items()):
+            first, _, second = term.encode().partition(b" ")
+            own, seconds = self._words.get(first, (0, {}))
+            if second:
+                seconds[second] = _packed(weights)
+            else:
+                own = _packed(weights)
+            self._words[first] = (own, seconds)
+
+    def __bool__(self) -> bool:
+        return bool(self._words)
+
+    def read(self, sheet: bytes) -> list[tuple[Sentence, ...]]:
+        """The sentences of each segment of a sheet in lower case, in order, without those that have no word known."""
+        found: list[list[Sentence]] = []
+        at = opened = 0
+        for line, words in zip(sheet.split(b"\n"), sheet.translate(_CHARACTERS).split(b"\n"), strict=True):
+            if line[:1] == _OPENING:
+                found.append([])
+                opened = at
+            if words and (sentence := self._sentence(line, words.split(), at - opened)):
+                found[-1].append(sentence)
+            at += len(line) + 1
+        return [tuple(sentences) for sentences in found]
+
+    def _sentence(self, line: bytes, words: Sequence[bytes], start: int) -> Sentence | None:
+        total, known = 0, False
+        seconds: dict[bytes, int] = _NO_PAIRS
+        get = self._words.get
+        for word in words:
+            if word in seconds:
+                total += seconds[word]
+            own, seconds = get(word) or self._beginning(word)
+            if own:
+                total += own
+                known = True
+        if not known:
+            return None
+        for mark in _MARKS:
+            if mark in line:
+                total += get(mark, _UNKNOWN)[0]
+        scale = _SCALE / damping(len(words))
+        figures = zip(_unpacked(total), self._bias, strict=True)
+        promotion, ask, survey, service = [figure / scale + bias for figure, bias in figures]
+        return Sentence(promotion, ask, survey, service, start, start + len(line))
+
+    def _beginning(self, word: bytes) -> _Entry:
+        """What is known of an unknown word by its first letters."""
+        return self._words.get(word[:_BEGINNING] + _STAR, _UNKNOWN) if len(word) > _BEGINNING else _UNKNOWN
+
+    def terms(self, text: bytes, sentence: Sentence, head: Head) -> list[Term]:
+        """The words and pairs of a sentence of this sheet that weigh for or against a head, in order."""
+        place = _HEADS.index(head)
+        found: list[tuple[int, int, int]] = []
+        seconds, first = _NO_PAIRS, 0
+        line = text[sentence.start : sentence.end]
+        scale = _SCALE / damping(len(line.translate(_CHARACTERS).split()))
+        for start, end in _words_of(line.translate(_CHARACTERS), sentence.start):
+            word = text[start:end].translate(_CHARACTERS)
+            found.append((seconds.get(word, 0), first, end))
+            own, seconds = self._words.get(word) or self._beginning(word)
+            found.append((own, start, end))
+            first = start
+        for mark in _MARKS:
+            if mark in line:
+                start = sentence.start + line.index(mark)
+                found.append((self._words.get(mark, _UNKNOWN)[0], start, start + 1))
+        terms = (Term(_unpacked(total)[place] / scale, start, end) for total, start, end in found)
+        return [term for term in terms if term.weight]
+
+    def log_odds(self, head: Head, summary: Summary, rules: float) -> float:
+        """The message's log-odds for a head, from its sentences and from the rules' evidence."""
+        opinion = self.opinions[head]
+        return opinion.bias + sum(
+            weight * given for weight, given in zip(opinion, inputs_of(summary, rules), strict=False)
+        )
+
+
+NOTHING_LEARNED: Final = Learned("none", {}, {}, {})
+"""Rules judge alone."""
+
+
+def summary_of(log_odds: Iterable[float]) -> Summary:
+    """What some sentences amount to for a head."""
+    values = [min(max(value, LOWEST), -LOWEST) for value in log_odds]
+    total = sum([1 / (1 + math.exp(-value)) for value in values])
+    return Summary(tuple(sorted(values, reverse=True)[:_HIGHEST]), total, len(values))
+
+
+def summaries_of(sentences: Sequence[Sentence]) -> tuple[Summary, ...]:
+    """What some sentences amount to, head by head."""
+    if not sentences:
+        return ()
+    return tuple(summary_of([one[place] for one in sentences]) for place in range(len(_HEADS)))
+
+
+def joined(summaries: Iterable[Summary]) -> Summary:
+    """What several texts amount to together."""
+    highest: list[float] = []
+    total, sentences = 0.0, 0
+    for one in summaries:
+        highest += one.highest
+        total += one.total
+        sentences += one.sentences
+    return Summary(tuple(sorted(highest, reverse=True)[:_HIGHEST]), total, sentences)
+
+
+def inputs_of(summary: Summary, rules: float) -> tuple[float, float, float, float, float]:
+    """What an `Opinion` weighs, in the order of its fields: see there."""
+    top, *others = (*summary.highest, *(LOWEST,) * _HIGHEST)[:_HIGHEST]
+    share = summary.total / summary.sentences if summary.sentences else 0.0
+    return top, sum(others) / len(others), share, math.log1p(summary.sentences), rules
+
+
+def words_in(text: str) -> int:
+    """The number of words of a text, as `damping` counts them."""
+    return len(text.encode("utf-8", "replace").translate(_CHARACTERS).split())
+
+
+def damping(words: int) -> float:
+    """How much each term of a sentence of so many words counts."""
+    return math.sqrt(_USUAL_WORDS / words) if words > _USUAL_WORDS else 1.0
+
+
+def beginning_of(term: str) -> str | None:
+    """The term that stands for all words with these first letters; None for short words, pairs and marks."""
+    return f"{term[:_BEGINNING]}{_STAR.decode()}" if len(term) > _BEGINNING and " " not in term else None
+
+
+def terms_of(line: str) -> list[str]:
+    """The words and pairs of one line of a sheet, each as often as it stands there: what weights are fitted to."""
+    text = line.encode("utf-8", "replace").lower()
+    words = text.translate(_CHARACTERS).decode().split()
+    pairs = [f"{first} {second}" for first, second in pairwise(words)]
+    return words + pairs + [mark.decode() for mark in _MARKS if mark in text]
+
+
+def _words_of(line: bytes, at: int) -> Iterator[tuple[int, int]]:
+    """Where the words of a line stand that begins at octet `at`."""
+    end = 0
+    for word in line.split():
+        start = line.index(word, end)
+        end = start + len(word)
+        yield at + start, at + end
+
+
+def _packed(weights: Sequence[float]) -> int:
+    return sum(round(weight * _SCALE) << (_BITS * place) for place, weight in enumerate(weights))
+
+
+def _unpacked(total: int) -> list[int]:
+    figures = []
+    for _ in _HEADS:
+        figure = ((total + _HALF) & _MASK) - _HALF
+        figures.append(figure)
+        total = (total - figure) >> _BITS
+    return figures
+
+
+_FIELDS: Final = frozenset({"bias", "messages", "words"})
+
+
+def parse_learned(name: str, document: Any, version: str) -> Learned:
+    """Read learned weights (bias by head, `messages` by head, words with a weight for each head); raises RuleError."""
+    problems: list[Problem] = []
+    if not isinstance(document, dict) or set(document) != _FIELDS:
+        problem = Problem(name, "", f"an object with the fields {', '.join(sorted(_FIELDS))}, and no others")
+        raise RuleError("the learned weights cannot be used", [problem])
+    bias = _by_head(f"{name}: bias", document["bias"], problems)
+    opinions = {
+        head: _opinion(f"{name}: messages.{head}", value, problems)
+        for head, value in _by_head(f"{name}: messages", document["messages"], problems).items()
+    }
+    words = document["words"]
+    if not isinstance(words, dict):
+        problems.append(Problem(f"{name}: words", "", "an object of words, each with its weights"))
+        words = {}
+    problems += [
+        Problem(
+            f"{name}: words",
+            repr(word),
+            f"one or two words with a letter, and {len(_HEADS)} weights of at most {_MOST:g}",
+        )
+        for word, weights in words.items()
+        if not is_term(word) or not _are_weights(weights, len(_HEADS))
+    ]
+    problems += [
+        Problem(f"{name}: bias.{head}", repr(value), f"a number from -{_MOST:g} to {_MOST:g}")
+        for head, value in bias.items()
+        if not _are_weights([value], 1)
+    ]
+    if problems:
+        raise RuleError("the learned weights cannot be used", problems)
+    return Learned(version, bias, words, opinions)
+
+
+def is_term(text: str) -> bool:
+    """Whether weights may be given to this: a mark, a beginning, or one or two words, one at least with a letter.
+
+    Texts of figures only are passed over unread (`findings`).
+    """
+    if text.encode() in _MARKS:
+        return True
+    words = text.removesuffix(_STAR.decode()).split(" ")
+    return len(words) <= _PAIR and any(map(str.isalpha, text)) and terms_of(text)[: len(words)] == words
+
+
+def _by_head(place: str, given: Any, problems: list[Problem]) -> dict[Head, Any]:
+    if not isinstance(given, dict) or set(given) != set(Head):
+        problems.append(Problem(place, "", f"an object with {', '.join(Head)}"))
+        return {}
+    return {Head(head): value for head, value in given.items()}
+
+
+def _opinion(place: str, given: Any, problems: list[Problem]) -> Opinion:
+    fields = Opinion._fields
+    if not isinstance(given, dict) or set(given) != set(fields) or not _are_weights(list(given.values()), len(fields)):
+        problems.append(Problem(place, "", f"numbers of at most {_MOST:g} for {', '.join(fields)}"))
+        return Opinion(*(0.0 for _ in fields))
+    return Opinion(**given)
+
+
+def _are_weights(given: Any, count: int) -> bool:
+    return (
+        isinstance(given, list)
+        and len(given) == count
+        and all(isinstance(one, int | float) and not isinstance(one, bool) and abs(one) <= _MOST for one in given)
+    )

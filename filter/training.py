@@ -1,0 +1,260 @@
+"""Labelled examples -> learned weights (`learned.json`), the same on every machine from the same examples.
+
+Two steps. A logistic regression for each head on sentences: those of the sentence files, and those of the messages, of
+which the spans of mixed mail are known and the others count for little. Then one for each head on messages: how the
+sentences and the rules add up. That one must see sentences that the first has not learned, so each source is read with
+weights that were fitted without it.
+
+Messages of sources named in `kept_back` are never read here. Needs scikit-learn (the extra `train`), which may be slow
+and large: nothing of it is needed to judge. Pure but for its time (minutes); raises ExampleError for too few examples.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Final, NamedTuple
+
+import numpy as np
+import orjson
+from scipy.sparse import csr_matrix
+from sklearn.linear_model import LogisticRegression
+
+from .classify import Classifier
+from .errors import ExampleError, Problem
+from .examples import LabelledMessage, LabelledSentence, Purpose
+from .labels import Label, SegmentKind
+from .learned import (
+    Head,
+    Opinion,
+    Summary,
+    beginning_of,
+    damping,
+    inputs_of,
+    is_term,
+    terms_of,
+    words_in,
+)
+from .rule_files import learned_from
+from .rules import RuleSet
+from .sheet import sheet
+
+SPECIFICITY: Final = 0.98
+"""Share of service mail and surveys that must not be taken for promotion, in messages not learned from."""
+
+_SENTENCES_C: Final = 2.0  # inverse strength of regularisation; chosen on sources kept back in turn
+_MESSAGES_C: Final = 10.0
+_LEAST_SEEN: Final = 2
+_SMALLEST: Final = 0.05  # weights below this, for all heads, are dropped
+_DIGITS: Final = 2
+_ITERATIONS: Final = 400
+_LEAST_SOURCES: Final = 3
+
+_PROMOTING: Final = (Purpose.PROMOTES, Purpose.ASKS)
+_WANTED: Final[Mapping[Head, tuple[Purpose, ...]]] = {
+    Head.PROMOTION: _PROMOTING,
+    Head.ASK: (Purpose.ASKS,),
+    Head.SURVEY: (Purpose.SURVEYS,),
+    Head.SERVICE: (Purpose.SERVES,),
+}
+
+
+class _Weak(NamedTuple):
+    """What is known of a sentence of a message: whether it is of a head, and how much that counts."""
+
+    is_so: bool
+    weight: float
+
+
+_SURE, _LIKELY, _HINT = 1.0, 0.5, 0.15
+# A sentence of a message with this label, outside the spans of a mixed one. Nothing is said of those left out.
+_OUTSIDE: Final[Mapping[Head, Mapping[Label, _Weak]]] = {
+    Head.PROMOTION: {
+        Label.SERVICE: _Weak(is_so=False, weight=_LIKELY),
+        Label.SURVEY: _Weak(is_so=False, weight=_LIKELY),
+        Label.MIXED: _Weak(is_so=False, weight=_LIKELY),
+        Label.MARKETING: _Weak(is_so=True, weight=_HINT),
+        Label.RE_PERMISSION: _Weak(is_so=True, weight=_HINT / 3),
+    },
+    Head.ASK: {
+        Label.SERVICE: _Weak(is_so=False, weight=_LIKELY),
+        Label.SURVEY: _Weak(is_so=False, weight=_LIKELY),
+        Label.MIXED: _Weak(is_so=False, weight=_HINT),
+        Label.MARKETING: _Weak(is_so=False, weight=_HINT),
+        Label.RE_PERMISSION: _Weak(is_so=True, weight=_HINT),
+    },
+    Head.SURVEY: {
+        Label.SERVICE: _Weak(is_so=False, weight=_LIKELY),
+        Label.SURVEY: _Weak(is_so=True, weight=_HINT),
+        Label.MIXED: _Weak(is_so=False, weight=_HINT),
+        Label.MARKETING: _Weak(is_so=False, weight=_HINT),
+        Label.RE_PERMISSION: _Weak(is_so=False, weight=_HINT),
+    },
+    Head.SERVICE: {
+        Label.SERVICE: _Weak(is_so=True, weight=_HINT),
+        Label.SURVEY: _Weak(is_so=False, weight=_HINT),
+        Label.MIXED: _Weak(is_so=True, weight=_HINT),
+        Label.MARKETING: _Weak(is_so=False, weight=_HINT),
+        Label.RE_PERMISSION: _Weak(is_so=False, weight=_HINT),
+    },
+}
+_IN_SPAN: Final = {
+    Head.PROMOTION: _Weak(is_so=True, weight=1.5 * _SURE),
+    Head.ASK: _Weak(is_so=False, weight=_HINT),
+    Head.SURVEY: _Weak(is_so=False, weight=_HINT),
+    Head.SERVICE: _Weak(is_so=False, weight=_LIKELY),
+}
+# Which messages an opinion is formed on, and which of them are its own.
+_ASKED: Final[Mapping[Head, tuple[frozenset[Label], frozenset[Label]]]] = {
+    Head.PROMOTION: (frozenset(Label), frozenset(label for label in Label if label.promotional)),
+    Head.ASK: (frozenset(label for label in Label if label.promotional), frozenset({Label.RE_PERMISSION})),
+    Head.SURVEY: (frozenset({Label.SERVICE, Label.SURVEY}), frozenset({Label.SURVEY})),
+    Head.SERVICE: (frozenset({Label.MARKETING, Label.MIXED}), frozenset({Label.MIXED})),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One sentence to fit to: the source it comes from, its number of words, its terms, what is known of it by head."""
+
+    source: str
+    words: int
+    terms: Mapping[str, int]
+    known: Mapping[Head, _Weak]
+
+
+def fit(
+    rules: RuleSet,
+    messages: Sequence[LabelledMessage],
+    sentences: Sequence[LabelledSentence],
+    *,
+    specificity: float = SPECIFICITY,
+    tell: Callable[[str], None] = lambda _: None,
+) -> bytes:
+    """Fit all weights and give the content of `learned.json`; `tell` hears of each step."""
+    rows = [*chain.from_iterable(map(_rows_of_message, messages)), *map(_row_of_sentence, sentences)]
+    sources = sorted({one.source for one in messages})
+    if len(sources) < _LEAST_SOURCES or not sentences:
+        problem = Problem("examples", f"{len(sources)} sources", f"sentences, and messages of {_LEAST_SOURCES} sources")
+        raise ExampleError("weights cannot be fitted", [problem])
+    tell(f"{len(messages)} messages of {len(sources)} sources, {len(sentences)} sentences")
+    read: list[_Read] = []
+    for source in sources:
+        others = _sentence_weights([row for row in rows if row.source != source])
+        reader = Classifier(replace(rules, learned=learned_from(source, _document(others, _NO_OPINIONS))), memory=0)
+        read += [(one, reader.reading(one.message)) for one in messages if one.source == source]
+        tell(f"read {source} with weights fitted without it")
+    opinions = {head: _opinion(head, read) for head in Head}
+    opinions[Head.PROMOTION] = _careful(opinions[Head.PROMOTION], read, specificity)
+    final = _sentence_weights(rows)
+    tell(f"{len(final.terms)} words and pairs")
+    return _document(final, opinions)
+
+
+_Read = tuple[LabelledMessage, Mapping[Head, tuple[Summary, float]]]
+_NO_OPINIONS: Final = {head: Opinion(*(0.0 for _ in Opinion._fields)) for head in Head}
+
+
+class _Weights(NamedTuple):
+    """Bias by head, and the terms with their weights by head."""
+
+    bias: dict[Head, float]
+    terms: dict[str, list[float]]
+
+
+def lines_of(text: str) -> list[str]:
+    """The sentences of a text, as a sheet has them."""
+    return [line.strip("\x01 ") for line in sheet([text]).split("\n") if line.strip("\x01 ")]
+
+
+def _row_of_sentence(one: LabelledSentence) -> _Row:
+    terms = Counter(term for line in lines_of(one.text) for term in terms_of(line))
+    known = {head: _Weak(one.purpose in wanted, _SURE) for head, wanted in _WANTED.items()}
+    return _Row(f"sentences/{one.source}", words_in(one.text), terms, known)
+
+
+def _rows_of_message(one: LabelledMessage) -> Iterable[_Row]:
+    spans = [_plain(span) for span in one.spans]
+    share = _LIKELY if one.borderline else _SURE
+    for segment in one.message.segments:
+        if segment.kind is SegmentKind.SENDER:
+            continue
+        for line in lines_of(segment.text):
+            plain = _plain(line)
+            in_span = any(plain in span or span in plain for span in spans) if plain else False
+            known = {head: _IN_SPAN[head] if in_span else outside[one.label] for head, outside in _OUTSIDE.items()}
+            weighed = {head: weak._replace(weight=share * weak.weight) for head, weak in known.items()}
+            yield _Row(one.source, words_in(line), Counter(terms_of(line)), weighed)
+
+
+def _plain(text: str) -> str:
+    return " ".join(term for line in lines_of(text) for term in terms_of(line) if " " not in term)
+
+
+def _sentence_weights(rows: Sequence[_Row]) -> _Weights:
+    """Fit every head on sentences. Words are fitted with their beginnings, and those are then part of their weight."""
+    seen = Counter(chain.from_iterable(row.terms for row in rows))
+    seen.update(chain.from_iterable(map(_beginnings, (row.terms for row in rows))))
+    terms = sorted(term for term, count in seen.items() if count >= _LEAST_SEEN and is_term(term))
+    index = {term: place for place, term in enumerate(terms)}
+    matrix = _matrix(rows, index)
+    bias: dict[Head, float] = {}
+    columns = []
+    for head in Head:
+        wanted = np.array([row.known[head].is_so for row in rows])
+        weight = np.array([row.known[head].weight for row in rows])
+        model = LogisticRegression(C=_SENTENCES_C, max_iter=_ITERATIONS).fit(matrix, wanted, sample_weight=weight)
+        bias[head] = round(float(model.intercept_[0]), _DIGITS)
+        columns.append(model.coef_[0])
+    table = np.array(columns).T
+    for term, place in index.items():
+        for beginning in _beginnings([term]):
+            if beginning in index:
+                table[place] += table[index[beginning]]
+    table = np.round(table, _DIGITS)
+    kept = np.abs(table).max(axis=1) >= _SMALLEST
+    return _Weights(bias, {term: table[place].tolist() for term, place in index.items() if kept[place]})
+
+
+def _beginnings(terms: Iterable[str]) -> list[str]:
+    return [beginning for term in terms if (beginning := beginning_of(term))]
+
+
+def _matrix(rows: Sequence[_Row], index: Mapping[str, int]) -> csr_matrix:
+    """How often each term, and each beginning, stands in each sentence, damped as it will be when read."""
+    cells: Counter[tuple[int, int]] = Counter()
+    for at, row in enumerate(rows):
+        for term, count in row.terms.items():
+            for one in (term, *_beginnings([term])):
+                if one in index:
+                    cells[at, index[one]] += count
+    places = np.array(list(cells))
+    damped = np.array([damping(row.words) for row in rows])
+    counts = np.fromiter(cells.values(), float) * damped[places[:, 0]]
+    return csr_matrix((counts, (places[:, 0], places[:, 1])), shape=(len(rows), len(index)))
+
+
+def _opinion(head: Head, read: Sequence[_Read]) -> Opinion:
+    among, own = _ASKED[head]
+    asked = [(one, reading[head]) for one, reading in read if one.label in among and reading]
+    values = np.array([inputs_of(*reading) for _, reading in asked])
+    wanted = np.array([one.label in own for one, _ in asked])
+    weight = np.array([_LIKELY if one.borderline else _SURE for one, _ in asked])
+    model = LogisticRegression(C=_MESSAGES_C, max_iter=_ITERATIONS).fit(values, wanted, sample_weight=weight)
+    return Opinion(*(round(float(value), _DIGITS) for value in (*model.coef_[0], model.intercept_[0])))
+
+
+def _careful(opinion: Opinion, read: Sequence[_Read], specificity: float) -> Opinion:
+    """The opinion on promotion, moved until that share of other messages is below the threshold."""
+    others = [reading[Head.PROMOTION] for one, reading in read if reading and not one.label.promotional]
+    log_odds = sorted(opinion.bias + float(np.dot(opinion[:-1], inputs_of(*reading))) for reading in others)
+    highest = log_odds[min(int(specificity * len(log_odds)), len(log_odds) - 1)]
+    return opinion._replace(bias=round(opinion.bias - highest, _DIGITS))
+
+
+def _document(weights: _Weights, opinions: Mapping[Head, Opinion]) -> bytes:
+    """The file: a word or pair a line, so that two of them can be compared."""
+    bias = {head.value: weights.bias[head] for head in Head}
+    head = {"bias": bias, "messages": {head.value: opinions[head]._asdict() for head in Head}}
+    words = b",\n".join(orjson.dumps(term) + b":" + orjson.dumps(row) for term, row in sorted(weights.terms.items()))
+    return orjson.dumps(head, option=orjson.OPT_INDENT_2)[:-2] + b',\n  "words": {\n' + words + b"\n}}\n"
