@@ -43,6 +43,11 @@ class Recipe:
 RECIPES = {
     "postgresql": Recipe(("initdb", "postgres"), ("postgresql",)),
     "postfix": Recipe(("smtp-source", "smtp-sink", "postconf", "postqueue"), ("postfix",)),
+    # What Debian's Exim is built for is a user that its installation makes: nss_wrapper plays that.
+    "exim": Recipe(("exim4", "update-exim4.conf"), ("exim4-daemon-light", "libnss-wrapper")),
+    "jq": Recipe(("jq",), ("jq",)),
+    "openssl": Recipe(("openssl",), ("openssl",)),
+    "curl": Recipe(("curl",), ("curl",)),
     "prometheus": Recipe(("prometheus", "promtool"), ("prometheus",)),
     # Without Net::SSLeay swaks speaks no TLS.
     "swaks": Recipe(("swaks",), ("swaks", "libnet-ssleay-perl")),
