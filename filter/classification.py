@@ -5,18 +5,23 @@ found when somebody asks for `segments` or `evidence`. Pure; raises nothing.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final, NamedTuple
 
 from .findings import Judgement
 from .labels import Label, SegmentKind, SegmentLabel
+from .learned import Head, Sentence
 from .message import DefectCode, Message
 from .rules import RuleSet
 from .sheet import BETWEEN, OPENING, fold, offsets
 
 MAX_SHOWN: Final = 50  # matches of one rule in a segment, or of a pattern in a sentence, that are shown as evidence
+
+
+MAX_TERMS: Final = 8  # learned words of a sentence that are shown as evidence, those that weigh most
+LEAST_TERM: Final = 0.2  # log-odds, below which none is
 
 
 class Evidence(NamedTuple):
@@ -104,10 +109,18 @@ class Classification:
         """Ids of the rules that argue for the label, strongest first, each once."""
         wanted = _ARGUES[self.label]
         indexes = {self.rules.patterns[hit.pattern].rule for j in self.judgements.values() for hit in j.hits}
-        found = sorted(
+        found = [
             (-self.rules.weight(i), self.rules.rules[i].id) for i in indexes if self.rules.rules[i].label in wanted
-        )
-        return tuple(rule for _, rule in found)
+        ]
+        learned: dict[Head, float] = {}
+        for sentence in (one for judgement in self.judgements.values() for one in judgement.sentences):
+            head = _does(sentence)
+            if head and _LEARNED[head].label in wanted:
+                learned[head] = min(learned.get(head, 0.0), -self._weight(getattr(sentence, head)))
+        found += [(weight, _LEARNED[head].rule) for head, weight in learned.items()]
+        if not found and self.label.promotional:  # many sentences, none of which would do by itself
+            found.append((0.0, _LEARNED[Head.PROMOTION].rule))
+        return tuple(rule for _, rule in sorted(found))
 
     def _segment(self, index: int) -> JudgedSegment:
         segment, judgement = self.message.segments[index], self.judgements.get(index)
@@ -128,7 +141,28 @@ class Classification:
                 start, end = (max(place - len(OPENING), 0) for place in match.span())
                 spans.setdefault(pattern.rule, []).append((where[start], where[end - 1] + 1))
         shown = ((start, end, rule) for rule, found in spans.items() for start, end in _apart(found)[:MAX_SHOWN])
-        return tuple(self._one(index, rule, start, end) for start, end, rule in sorted(shown))
+        by_rules = [self._one(index, rule, start, end) for start, end, rule in sorted(shown)]
+        return tuple(sorted(by_rules + self._learned(index, where), key=_place_of))
+
+    def _learned(self, index: int, where: Sequence[int]) -> list[Evidence]:
+        """The words that weigh most in each sentence of a segment for what that sentence was found to do."""
+        judgement, text = self.judgements[index], self.message.segments[index].text
+        shown = []
+        for sentence in judgement.sentences:
+            if head := _does(sentence):
+                cause = _LEARNED[head]
+                terms = self.rules.learned.terms(judgement.text, sentence, head)
+                strongest = sorted(terms, key=lambda term: -abs(term.weight))[:MAX_TERMS]
+                for term in (term for term in strongest if abs(term.weight) >= LEAST_TERM):
+                    start, end = (where[max(place - len(OPENING), 0)] for place in (term.start, term.end - 1))
+                    weight = round(term.weight / self.rules.weights.slope, 2)
+                    words = text[start : end + 1]
+                    shown.append(Evidence(cause.rule, cause.label, weight, index, start, end + 1, words, cause.cites))
+        return shown
+
+    def _weight(self, log_odds: float) -> float:
+        """Log-odds of a sentence in the rules' measure of evidence."""
+        return (log_odds - self.rules.weights.intercept) / self.rules.weights.slope
 
     def _offsets(self, index: int) -> list[int]:
         """For each octet of a segment's sheet, the character of the segment that it belongs to."""
@@ -143,6 +177,35 @@ class Classification:
         rule = self.rules.rules[number]
         words = self.message.segments[index].text[start:end]
         return Evidence(rule.id, rule.label, self.rules.weight(number), index, start, end, words, rule.cites)
+
+
+class _Cause(NamedTuple):
+    """What stands for a head where rules stand: an id, the label it argues for, and what that rests on."""
+
+    rule: str
+    label: SegmentLabel
+    cites: tuple[str, ...]
+
+
+_LEARNED: Final[Mapping[Head, _Cause]] = {
+    Head.PROMOTION: _Cause("learned.promotion", SegmentLabel.MARKETING, ("R2",)),
+    Head.ASK: _Cause("learned.ask", SegmentLabel.RE_PERMISSION, ("R3",)),
+    Head.SURVEY: _Cause("learned.survey", SegmentLabel.SURVEY, ("R7",)),
+    Head.SERVICE: _Cause("learned.service", SegmentLabel.SERVICE, ("R10",)),
+}
+
+
+def _does(sentence: Sentence) -> Head | None:
+    """What a sentence is more likely to do than not; promotion before all others (law rule R12)."""
+    if sentence.promotion >= 0:
+        return Head.ASK if sentence.ask >= 0 else Head.PROMOTION
+    if sentence.survey >= 0:
+        return Head.SURVEY
+    return Head.SERVICE if sentence.service >= 0 else None
+
+
+def _place_of(evidence: Evidence) -> tuple[int, int]:
+    return evidence.start, evidence.end
 
 
 _SERVICE_CLAIMS: Final = frozenset({Label.SERVICE, Label.SURVEY})
