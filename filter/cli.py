@@ -22,6 +22,7 @@ from .classification import Classification
 from .classify import Classifier
 from .cli_campaign import campaign_commands
 from .cli_held import held_commands
+from .cli_learning import learning_commands
 from .cli_options import AsJson, ConfigFile
 from .cli_publish import consent_commands
 from .cli_rules import rules_commands
@@ -51,6 +52,7 @@ cli.add_typer(rules_commands, name="rules")
 cli.add_typer(consent_commands, name="consent")
 cli.add_typer(held_commands, name="held")
 cli.add_typer(campaign_commands, name="campaign")
+cli.add_typer(learning_commands)
 
 
 _TIMES: Final = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ"]

@@ -229,6 +229,7 @@ OUTERMOST = (
     "training",
     "evaluation",
     "report",
+    "references",
     "cli_learning",
     "cli_run",
     "demo_mailbox",
