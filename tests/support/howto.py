@@ -4,7 +4,7 @@
                      `sh repeat`: it may have to be run again until it prints what follows
     ```toml          (or any other name) whose first line is `# /some/file`: written there; `# /file (added)`: added
     ```text          what the block of commands before it prints; `…` stands for anything, on a line or for lines
-    ```console       not run
+    ```console       not run, nor is a block without a name
 
 A section of a guide (`## `) is run after what stands before the first one. Paths below /etc, /var, /opt and /srv mean
 directories of the machine, ports of 127.0.0.1 are exchanged for free ones, and exported variables are kept from block
@@ -110,6 +110,15 @@ class Machine:
         file.write_text(f'#!/bin/sh\nexec env {shlex.join(words)} "$@"\n')
         file.chmod(0o755)
 
+    def venv(self, name: str) -> None:
+        """Have consentry installed in /opt/NAME: this one, whatever the name."""
+        directory = self.path(f"/opt/{name}/bin")
+        directory.mkdir(parents=True)
+        for program in ("consentry", "python"):
+            file = directory / program
+            file.write_text(f'#!/bin/sh\nexec "{Path(sys.executable).with_name(program)}" "$@"\n')
+            file.chmod(0o755)
+
     def install(self, part: str, *programs: str) -> Part:
         """Have programs of a part, with what they must be started with."""
         found = parts.need(part)
@@ -137,7 +146,7 @@ class Machine:
                 before, printed = block, self._run(block, place)
             elif block.kind == "text":
                 self._compare(block, before, printed, place)
-            elif block.kind != "console":
+            elif block.kind not in ("", "console"):
                 self._write(block, place)
 
     def _compare(self, expected: Block, commands: Block | None, printed: str, place: str) -> None:
