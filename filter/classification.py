@@ -22,6 +22,8 @@ MAX_SHOWN: Final = 50  # matches of one rule in a segment, or of a pattern in a 
 
 MAX_TERMS: Final = 8  # learned words of a sentence that are shown as evidence, those that weigh most
 LEAST_TERM: Final = 0.2  # log-odds, below which none is
+WORDS: Final = "learned.words"
+"""Stands as rule beside the words that weigh in a sentence; the sentence itself has `learned.promotion` or the like."""
 
 
 class Evidence(NamedTuple):
@@ -126,7 +128,8 @@ class Classification:
         segment, judgement = self.message.segments[index], self.judgements.get(index)
         if judgement is None:
             return JudgedSegment(segment.kind, SegmentLabel.NEUTRAL, segment.text, segment.hidden, 0.0, ())
-        score = round(max(judgement.promotion, judgement.ask), 3)
+        learned = max((self._weight(one.promotion) for one in judgement.sentences), default=0.0)
+        score = round(max(judgement.promotion, judgement.ask, learned), 3)
         return JudgedSegment(segment.kind, judgement.label, segment.text, segment.hidden, score, self._evidence(index))
 
     def _evidence(self, index: int) -> tuple[Evidence, ...]:
@@ -145,19 +148,24 @@ class Classification:
         return tuple(sorted(by_rules + self._learned(index, where), key=_place_of))
 
     def _learned(self, index: int, where: Sequence[int]) -> list[Evidence]:
-        """The words that weigh most in each sentence of a segment for what that sentence was found to do."""
+        """Each sentence of a segment for what it was found to do, and the words that weigh most for or against that."""
         judgement, text = self.judgements[index], self.message.segments[index].text
         shown = []
         for sentence in judgement.sentences:
             if head := _does(sentence):
-                cause = _LEARNED[head]
+                rule, label, cites = _LEARNED[head]
                 terms = self.rules.learned.terms(judgement.text, sentence, head)
                 strongest = sorted(terms, key=lambda term: -abs(term.weight))[:MAX_TERMS]
-                for term in (term for term in strongest if abs(term.weight) >= LEAST_TERM):
-                    start, end = (where[max(place - len(OPENING), 0)] for place in (term.start, term.end - 1))
-                    weight = round(term.weight / self.rules.weights.slope, 2)
+                found = [(rule, self._weight(getattr(sentence, head)), sentence.start, sentence.end)]
+                found += [
+                    (WORDS, term.weight / self.rules.weights.slope, term.start, term.end)
+                    for term in strongest
+                    if abs(term.weight) >= LEAST_TERM
+                ]
+                for name, weight, first, last in found:
+                    start, end = (where[max(place - len(OPENING), 0)] for place in (first, last - 1))
                     words = text[start : end + 1]
-                    shown.append(Evidence(cause.rule, cause.label, weight, index, start, end + 1, words, cause.cites))
+                    shown.append(Evidence(name, label, round(weight, 2), index, start, end + 1, words, cites))
         return shown
 
     def _weight(self, log_odds: float) -> float:
@@ -205,7 +213,7 @@ def _does(sentence: Sentence) -> Head | None:
 
 
 def _place_of(evidence: Evidence) -> tuple[int, int]:
-    return evidence.start, evidence.end
+    return evidence.start, -evidence.end
 
 
 _SERVICE_CLAIMS: Final = frozenset({Label.SERVICE, Label.SURVEY})

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .campaigns import ANY_EVIDENCE, CampaignDecision, Decided
-from .classification import Classification, Evidence, JudgedSegment
+from .classification import WORDS, Classification, Evidence, JudgedSegment
 from .consent import (
     ANY,
     ConsentAnswer,
@@ -234,6 +234,9 @@ def _where(segment: JudgedSegment) -> str:
 
 def _reason(evidence: Sequence[Evidence], law: Mapping[str, LawRule]) -> Text:
     """One rule at work in a passage: the words it found, its weight, and what it rests on."""
+    if evidence[0].rule == WORDS:
+        telling = ", ".join(dict.fromkeys(f'"{e.text}" {e.weight:+g}' for e in evidence))
+        return visible(f"of which, by what was learned: {telling}", "dim")
     words = ", ".join(dict.fromkeys(f'"{e.text}"' for e in evidence))
     cites = evidence[0].cites
     text = Text.assemble(visible(words), f" ({evidence[0].rule}, {evidence[0].weight:g}) ", (", ".join(cites), "dim"))
