@@ -75,7 +75,8 @@ class Prometheus:
         self._home = directory / "prometheus"
         (self._home / "rules").mkdir(parents=True)
         for file in (shipped / "rules").glob("*.yml"):
-            (self._home / "rules" / file.name).write_text(rewrite(file.read_text()))
+            rules = re.sub(r"^(\s+interval:) \S+$", rf"\1 {every}", file.read_text(), flags=re.MULTILINE)
+            (self._home / "rules" / file.name).write_text(rewrite(rules))
         self.config = self._home / "prometheus.yml"
         self.config.write_text(_config((shipped / "prometheus.yml").read_text(), targets, every))
         self.port = free_port()
