@@ -17,7 +17,7 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test soak lint format types bench fuzz kafka kafka-stop lock wheel clean
+.PHONY: help demo test soak lint format types bench fuzz reference kafka kafka-stop lock wheel clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -49,6 +49,9 @@ bench: $(VENV)/.dev ## Print the measured figures (minutes, wants a quiet machin
 
 fuzz: $(VENV)/.dev ## Run the mutation and hostile-message runs
 	@set -e; for script in tests/fuzz/fuzz_*.py; do echo "== $$script"; $(BIN)/python "$$script" $(ARGS); done
+
+reference: $(VENV)/.runtime ## Write the documents that are made from the program: commands, manual page, rules
+	@$(BIN)/python deploy/reference.py $(ARGS)
 
 kafka: ## Start an Apache Kafka on loopback and print its address (three: ARGS='--brokers 3')
 	@$(PYTHON) deploy/kafka/local_kafka.py start $(ARGS)

@@ -18,6 +18,7 @@ TOOLS = {
     "kafka-console-producer.sh": CONSOLE_PRODUCER,
     "kafka-console-consumer.sh": CONSOLE_CONSUMER,
 }
+ASSUMED = 1.2  # kB of the journal for a message with one recipient, in capacity.md
 pytestmark = pytest.mark.integration
 
 
@@ -88,7 +89,8 @@ def test_disk_full(machine: Machine, sink: ScriptSink) -> None:
     file = machine.path("/var/lib/consentry/hold/held.sqlite")
     (give_back,) = [block.text for block in blocks(GUIDES / "disk-full.md") if "incremental_vacuum" in block.text]
     machine.sh(
-        "(printf 'Subject: Save 20%%\\n\\nGet 20%% off. Shop now!\\n\\n'; head -c 3000000 /dev/urandom | base64) > big\n"
+        "printf 'Subject: Save 20%%\\n\\nGet 20%% off. Shop now!\\n\\n' > big\n"
+        "head -c 3000000 /dev/urandom | base64 >> big\n"
         "swaks --server 127.0.0.1:2625 --from a@bank.example --to b@customer.example --data @big --silent 2\n"
     )
     machine.sh(give_back)  # nothing yet, but its last step puts the message from the log into the file
@@ -117,3 +119,19 @@ def test_kafka(machine: Machine, kafka: Kafka) -> None:
         machine.program(name, install.command(tool), install.environment)
     machine.be(9092, int(kafka.bootstrap.partition(",")[0].rpartition(":")[2]))
     machine.follow("kafka.md")
+
+
+def test_capacity(machine: Machine) -> None:
+    """The calculation gives what the guide says, and a line of the journal is as long as it assumes."""
+    machine.follow("rollout.md", "1. Put it in")
+    machine.follow("capacity.md")
+    octets, messages = _counted(machine)
+    assert abs(octets / messages / 1000 - ASSUMED) < 0.3
+
+
+def _counted(machine: Machine) -> tuple[int, int]:
+    """Octets of the journal without its lines about workers, and messages in it."""
+    files = machine.path("/var/lib/consentry/journal").iterdir()
+    lines = [line for file in files for line in file.read_bytes().splitlines(keepends=True)]
+    about = [line for line in lines if not line.startswith(b'{"queue_id":""')]
+    return sum(map(len, about)), sum(b'"event":"message"' in line for line in about)

@@ -15,7 +15,11 @@ from filter.consent_formats import COLUMNS
 from filter.labels import Label
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "config/README.md", "deploy/README.md", "tests/README.md")
+DOCUMENTS = (
+    *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "config/README.md", "tests/README.md"),
+    *("deploy/README.md", "deploy/commands.md", "deploy/rules.md"),
+    *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "deploy" / "howto").glob("*.md")),
+)
 LIMITS = {"README.md": 120, "CONTRIBUTING.md": 130}
 TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
 
