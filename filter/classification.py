@@ -128,9 +128,26 @@ class Classification:
         segment, judgement = self.message.segments[index], self.judgements.get(index)
         if judgement is None:
             return JudgedSegment(segment.kind, SegmentLabel.NEUTRAL, segment.text, segment.hidden, 0.0, ())
-        learned = max((self._weight(one.promotion) for one in judgement.sentences), default=0.0)
-        score = round(max(judgement.promotion, judgement.ask, learned), 3)
-        return JudgedSegment(segment.kind, judgement.label, segment.text, segment.hidden, score, self._evidence(index))
+        evidence = self._amounts_to(index)
+        score = round(max(evidence[SegmentLabel.MARKETING], evidence[SegmentLabel.RE_PERMISSION]), 3)
+        label = next((label for label, weight in evidence.items() if weight >= self.threshold), SegmentLabel.NEUTRAL)
+        return JudgedSegment(segment.kind, label, segment.text, segment.hidden, score, self._evidence(index))
+
+    def _amounts_to(self, index: int) -> dict[SegmentLabel, float]:
+        """Evidence in a segment by label, the more telling one of rules and strongest sentence; in order of rank."""
+        judgement, kind = self.judgements[index], self.message.segments[index].kind
+        found = {
+            SegmentLabel.MARKETING: judgement.promotion,
+            SegmentLabel.RE_PERMISSION: judgement.ask,
+            SegmentLabel.SURVEY: judgement.survey,
+            SegmentLabel.SERVICE: judgement.service,
+        }
+        factor = self.rules.weights.kinds.get(kind, 1.0)
+        for sentence in judgement.sentences:
+            if head := _does(sentence):
+                label = _LEARNED[head].label
+                found[label] = max(found[label], factor * self._weight(getattr(sentence, head)))
+        return found
 
     def _evidence(self, index: int) -> tuple[Evidence, ...]:
         """The words that each rule matched in a segment, in order; where one rule's matches overlap, the longest."""

@@ -27,7 +27,7 @@ from typing import Final, NamedTuple
 from .classification import Classification, Evidence, claimed_label
 from .findings import MEMORY, NOTHING, Finder, Finding, Judgement
 from .labels import Channel, Label, SegmentKind, SegmentLabel
-from .learned import Head, Summary, joined
+from .learned import Head, Sentence, Summary, summary_of
 from .message import UNREAD, Message
 from .rules import Hit, RuleSet
 from .segments import kinds_of, texts_of
@@ -75,22 +75,21 @@ class Classifier:
         findings = self._finder.find(texts_of(message.segments))
         judgements = self._judgements(message, findings)
         evidence = self._evidence_of(judgements.values())
-        opinions = self._opinions(message, findings, evidence)
+        opinion = _Opinion(self.rules, _read_in(message, findings), evidence)
         promotion, ask = evidence.promotion, evidence.ask
-        if opinions:
-            heard = max(opinions[Head.PROMOTION], max(promotion, ask) - weights.learned_doubt)
-            promotion, ask = (0.0, heard) if opinions[Head.ASK] >= weights.threshold else (heard, 0.0)
+        if opinion.formed:
+            heard = max(opinion.of(Head.PROMOTION), max(promotion, ask) - weights.learned_doubt)
+            asks = heard >= weights.threshold and opinion.of(Head.ASK) >= weights.threshold
+            promotion, ask = (0.0, heard) if asks else (heard, 0.0)
         support = _support(message, weights.support) if promotion > 0 or ask > 0 else ()
         supported = min(sum(e.weight for e in support), weights.support_cap)
         if promotion:
             promotion += supported
         else:
             ask += supported
-        survey = opinions.get(Head.SURVEY, evidence.survey)
-        service = opinions.get(Head.SERVICE, evidence.service)
         return Classification(
             message=message,
-            label=self._label(promotion, ask, survey, service),
+            label=self._label(promotion, ask, opinion),
             score=_probability(max(promotion, ask), weights.slope, weights.intercept),
             claimed=claimed_label(message.declared) if message.declared else None,
             unread=tuple(defect.code for defect in message.defects if defect.code in UNREAD),
@@ -99,13 +98,13 @@ class Classifier:
             rules=self.rules,
         )
 
-    def _label(self, promotion: float, ask: float, survey: float, service: float) -> Label:
+    def _label(self, promotion: float, ask: float, opinion: "_Opinion") -> Label:
         threshold = self.rules.weights.threshold
         if promotion >= threshold:
-            return Label.MIXED if service >= threshold else Label.MARKETING
+            return Label.MIXED if opinion.of(Head.SERVICE) >= threshold else Label.MARKETING
         if ask >= threshold:
             return Label.RE_PERMISSION
-        return Label.SURVEY if survey >= threshold else Label.SERVICE
+        return Label.SURVEY if opinion.of(Head.SURVEY) >= threshold else Label.SERVICE
 
     def _evidence_of(self, judgements: Collection[Judgement]) -> _Sums:
         """What the rules argue for in the whole message."""
@@ -117,18 +116,12 @@ class Classifier:
             service=sum(j.service for j in judgements),
         )
 
-    def _opinions(self, message: Message, findings: Sequence[Finding], evidence: _Sums) -> dict[Head, float]:
-        """What was learned says of the message, by head, in the rules' measure of evidence; nothing without words."""
-        learned, weights = self.rules.learned, self.rules.weights
-        return {
-            head: (learned.log_odds(head, *read) - weights.intercept) / weights.slope
-            for head, read in _reading(message, findings, evidence).items()
-        }
-
     def reading(self, message: Message) -> dict[Head, tuple[Summary, float]]:
-        """What opinions of a message are made from: its sentences and the rules' evidence, by head."""
+        """What opinions of a message are formed from: its sentences and the rules' evidence, by head."""
         findings = self._finder.find(texts_of(message.segments))
-        return _reading(message, findings, self._evidence_of(self._judgements(message, findings).values()))
+        evidence = self._evidence_of(self._judgements(message, findings).values())
+        opinion = _Opinion(self.rules, _read_in(message, findings), evidence)
+        return {head: opinion.formed_from(head) for head in Head} if opinion.formed else {}
 
     def _promotion(self, judgements: Iterable[Judgement]) -> float:
         """The strongest segment, or what weak segments add up to."""
@@ -150,7 +143,7 @@ class Classifier:
         """What a segment amounts to; None when no rule that matches is for its kind and channel."""
         if (kind, channel) not in found.judged:
             hits = tuple(hit for hit in found.hits if self._applies(hit, kind, channel))
-            read = found.summaries and kind is not SegmentKind.SENDER
+            read = found.sentences and kind is not SegmentKind.SENDER
             found.judged[kind, channel] = self._judge(kind, hits, found) if hits or read else None
         return found.judged[kind, channel]
 
@@ -161,8 +154,10 @@ class Classifier:
 
     def _judge(self, kind: SegmentKind, hits: tuple[Hit, ...], found: Finding) -> Judgement:
         """Weigh one segment: promotion and ask sentence by sentence (a sentence is a line), the rest as a whole."""
+        if not hits:
+            return Judgement(0.0, 0.0, 0.0, 0.0, hits, found.text, found.sentences)
         whole = self._sums(hits)
-        if len(hits) <= 1:
+        if len(hits) == 1:
             promotion, ask = whole.promotion, whole.ask
         else:
             sentences = [self._sentence(tuple(sentence), found.text) for _, sentence in groupby(hits, key=_line_of)]
@@ -170,22 +165,7 @@ class Classifier:
             ask = self._strongest_and_rest([ask + promotion if ask else 0.0 for promotion, ask in sentences])
         factor = self.rules.weights.kinds.get(kind, 1.0)
         sums = (factor * promotion, factor * ask, factor * whole.survey, factor * whole.service)
-        if kind is SegmentKind.SENDER:
-            return Judgement(self._named(*sums), *sums, hits, found.text)
-        named = self._named(*map(max, sums, self._learned_of(found, factor)))
-        return Judgement(named, *sums, hits, found.text, found.sentences)
-
-    def _learned_of(self, found: Finding, factor: float) -> tuple[float, float, float, float]:
-        """The evidence of a segment's strongest sentences: promotion, ask, survey and service."""
-        if not found.summaries:
-            return 0.0, 0.0, 0.0, 0.0
-        promotion, ask, survey, service = [factor * self._in_evidence(one.highest[0]) for one in found.summaries]
-        threshold = self.rules.weights.threshold
-        return (0.0, promotion, survey, service) if ask >= threshold else (promotion, 0.0, survey, service)
-
-    def _in_evidence(self, log_odds: float) -> float:
-        """Log-odds of a sentence in the rules' measure, in which `threshold` is as likely as not."""
-        return max((log_odds - self.rules.weights.intercept) / self.rules.weights.slope, 0.0)
+        return Judgement(*sums, hits, found.text, () if kind is SegmentKind.SENDER else found.sentences)
 
     def _sentence(self, hits: tuple[Hit, ...], text: bytes) -> tuple[float, float]:
         """Promotion, less what its context excuses, and ask of one sentence."""
@@ -227,39 +207,57 @@ class Classifier:
             sums[self._column[number]] += self._weight[number]
         return _Sums._make(sums)
 
-    def _named(self, promotion: float, ask: float, survey: float, service: float) -> SegmentLabel:
-        threshold = self.rules.weights.threshold
-        if promotion >= threshold:
-            return SegmentLabel.MARKETING
-        if ask >= threshold:
-            return SegmentLabel.RE_PERMISSION
-        if survey >= threshold:
-            return SegmentLabel.SURVEY
-        return SegmentLabel.SERVICE if service >= threshold else SegmentLabel.NEUTRAL
-
     def _strongest_and_rest(self, values: Sequence[float]) -> float:
         strongest = max(values)
         return strongest + self.rules.weights.rest_of_segment * (sum(values) - strongest)
 
 
-def _reading(message: Message, findings: Sequence[Finding], evidence: _Sums) -> dict[Head, tuple[Summary, float]]:
-    read = [
-        finding.summaries
-        for finding, kind in zip(findings, kinds_of(message.segments), strict=True)
-        if finding.summaries and kind is not SegmentKind.SENDER
+class _Opinion:
+    """What was learned says of a message, by head, in the rules' measure of evidence; what rules say where nothing was
+    learned. Each head is asked only when it matters.
+    """
+
+    def __init__(self, rules: RuleSet, sentences: Sequence[Sentence], evidence: _Sums) -> None:
+        self._rules, self._sentences, self._evidence = rules, sentences, evidence
+
+    @property
+    def formed(self) -> bool:
+        """Whether there is a sentence to form it from."""
+        return bool(self._sentences)
+
+    def of(self, head: Head) -> float:
+        """Evidence for a head."""
+        if not self._sentences:
+            return self._by_rules(head)
+        weights = self._rules.weights
+        return (self._rules.learned.log_odds(head, *self.formed_from(head)) - weights.intercept) / weights.slope
+
+    def formed_from(self, head: Head) -> tuple[Summary, float]:
+        """The message's sentences and the rules' evidence, for a head."""
+        place = _PLACE[head]
+        return summary_of([one[place] for one in self._sentences]), self._by_rules(head)
+
+    def _by_rules(self, head: Head) -> float:
+        found = self._evidence
+        if head is Head.PROMOTION:
+            return max(found.promotion, found.ask)
+        if head is Head.ASK:
+            return found.ask - found.promotion
+        return found.survey if head is Head.SURVEY else found.service
+
+
+_PLACE: Final = {head: place for place, head in enumerate(Head)}
+
+
+def _read_in(message: Message, findings: Sequence[Finding]) -> list[Sentence]:
+    """The sentences of a message, the sender's name apart."""
+    kinds = kinds_of(message.segments)
+    return [
+        sentence
+        for finding, kind in zip(findings, kinds, strict=True)
+        if finding.sentences and kind is not SegmentKind.SENDER
+        for sentence in finding.sentences
     ]
-    if not read:
-        return {}
-    by_rules = (
-        max(evidence.promotion, evidence.ask),
-        evidence.ask - evidence.promotion,
-        evidence.survey,
-        evidence.service,
-    )
-    return {
-        head: (joined(summaries), rules)
-        for head, summaries, rules in zip(Head, zip(*read, strict=True), by_rules, strict=True)
-    }
 
 
 def _line_of(hit: Hit) -> int:

@@ -17,6 +17,7 @@ from .classification import Classification
 from .examples import LabelledMessage
 from .labels import Label, SegmentLabel
 from .learned import terms_of
+from .rules import Hit, Rule
 from .sheet import sheet
 
 SPECIFICITY: Final = 0.98
@@ -236,20 +237,17 @@ def _spans(judged: Iterable[Judged]) -> Spans | None:
 def promoting_passages(result: Classification) -> list[str]:
     """The sentences in which promotion or an ask was found, by a rule or by what was learned."""
     passages = []
-    for judgement in result.judgements.values():
-        lines = {
-            (sentence.start, sentence.end)
-            for sentence in judgement.sentences
-            if judgement.label in _PROMOTING and sentence.promotion >= 0
-        }
-        lines |= {
-            (hit.start, hit.end)
-            for hit in judgement.hits
-            if judgement.label in _PROMOTING
-            and result.rules.rules[result.rules.patterns[hit.pattern].rule].label in _PROMOTING
-        }
-        passages += [judgement.text[start:end].decode("utf-8", "replace") for start, end in sorted(lines)]
+    for index, segment in enumerate(result.segments):
+        if segment.label in _PROMOTING:
+            judgement = result.judgements[index]
+            lines = {(one.start, one.end) for one in judgement.sentences if one.promotion >= 0}
+            lines |= {(hit.start, hit.end) for hit in judgement.hits if _rule_of(result, hit).label in _PROMOTING}
+            passages += [judgement.text[start:end].decode("utf-8", "replace") for start, end in sorted(lines)]
     return passages
+
+
+def _rule_of(result: Classification, hit: Hit) -> Rule:
+    return result.rules.rules[result.rules.patterns[hit.pattern].rule]
 
 
 _PROMOTING: Final = (SegmentLabel.MARKETING, SegmentLabel.RE_PERMISSION)

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from itertools import groupby, repeat
 from typing import Final, NamedTuple
 
-from .labels import Channel, SegmentKind, SegmentLabel
-from .learned import Sentence, Summary, summaries_of
+from .labels import Channel, SegmentKind
+from .learned import Sentence
 from .memory import Memory
 from .rules import Hit, RuleSet
 from .sheet import BETWEEN, OPENING, WRITTEN_FIGURES, sheet
@@ -22,16 +22,16 @@ _LONGEST_MESSAGE: Final = 20_000
 and so short a one meets none of them."""
 _OPENING: Final = OPENING.encode()
 _BETWEEN: Final = BETWEEN.encode()
+_FINDING: Final = 700
 _HIT: Final = 1_000
-_SENTENCE: Final = 400
+_SENTENCE: Final = 300
 
 
 class Judgement(NamedTuple):
-    """What one segment amounts to: its label, the rules' evidence for each kind of label (log-odds) with their matches
-    in `text`, the segment's own sheet in lower case, and what was learned of its sentences.
+    """What one segment amounts to: the rules' evidence for each kind of label (log-odds) with their matches in `text`,
+    the segment's own sheet in lower case, and what was learned of its sentences.
     """
 
-    label: SegmentLabel
     promotion: float
     ask: float
     survey: float
@@ -42,24 +42,23 @@ class Judgement(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """What stands in a segment's own sheet `text`, in lower case: the rules' matches, and its sentences with what they
-    amount to by head; `judged`: what it amounts to by kind and channel.
+    """What stands in a segment's own sheet `text`, in lower case: the rules' matches, and its sentences; `judged`: what
+    it amounts to by kind and channel.
     """
 
     text: bytes
     hits: tuple[Hit, ...]
     sentences: tuple[Sentence, ...]
-    summaries: tuple[Summary, ...]
     judged: dict[tuple[SegmentKind, Channel], Judgement | None]
 
     def size(self) -> int:
         """Octets that this takes, rounded up."""
         if self is NOTHING:
             return 0
-        return len(self.text) + _HIT * (1 + len(self.hits)) + _SENTENCE * len(self.sentences)
+        return len(self.text) + _FINDING + _HIT * len(self.hits) + _SENTENCE * len(self.sentences)
 
 
-NOTHING: Final = Finding(b"", (), (), (), {})
+NOTHING: Final = Finding(b"", (), (), {})
 """The one finding of every text in which nothing matches and no word is known."""
 
 
@@ -99,7 +98,7 @@ class Finder:
             end = text.index(_BETWEEN, at) + len(_BETWEEN)
             if index in hits or sentences:
                 own_hits = (Hit(pattern, 0, start - at, end - at) for pattern, _, start, end in hits.get(index, ()))
-                found.append(Finding(text[at:end], tuple(own_hits), sentences, summaries_of(sentences), {}))
+                found.append(Finding(text[at:end], tuple(own_hits), sentences, {}))
             else:
                 found.append(NOTHING)
             at = end - len(_OPENING)

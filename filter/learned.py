@@ -61,7 +61,7 @@ class Opinion(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """What the sentences of a text, or of several, amount to for one head: the three highest log-odds, highest first,
+    """What the sentences of a message amount to for one head: the three highest log-odds, highest first,
     the sum of all their probabilities, and their number.
     """
 
@@ -72,20 +72,18 @@ class Summary(NamedTuple):
 
 LOWEST: Final = -5.0
 """Log-odds of a sentence that is not there, and the least that one counts; the highest is its opposite."""
-_SCALE: Final = 100
 _HIGHEST: Final = 3
 _PAIR: Final = 2
 _MOST: Final = 20.0
 """No weight in a file may be larger."""
-_BITS: Final = 32
-_HALF: Final = 1 << (_BITS - 1)
-_MASK: Final = (1 << _BITS) - 1
 _HEADS: Final = tuple(Head)
 _MARKS: Final = (b"!", b"?")
 _OPENING: Final = OPENING.encode()
-_NO_PAIRS: Final[dict[bytes, int]] = {}
-_Entry = tuple[int, dict[bytes, int]]
-_UNKNOWN: Final[_Entry] = (0, _NO_PAIRS)
+# The weights of the four heads as two numbers of two parts: half the additions.
+_Pair = tuple[complex, complex]
+_NO_PAIRS: Final[dict[bytes, _Pair]] = {}
+_Entry = tuple[complex, complex, dict[bytes, _Pair]]
+_UNKNOWN: Final[_Entry] = (0j, 0j, _NO_PAIRS)
 _BEGINNING: Final = 5
 _STAR: Final = b"*"
 _USUAL_WORDS: Final = 8
@@ -119,17 +117,16 @@ class Learned:
     ) -> None:
         self.version, self.opinions = version, opinions
         self._bias = tuple(bias.get(head, 0.0) for head in _HEADS)
-        # A word's own weight, and those of the words that make a pair with it. One look-up and one addition serve all
-        # heads: their weights, in hundredths, stand side by side in one integer.
+        # A word's own weights, and those of the words that make a pair with it.
         self._words: dict[bytes, _Entry] = {}
         for term, weights in sorted(words.items()):
             first, _, second = term.encode().partition(b" ")
-            own, seconds = self._words.get(first, (0, {}))
+            promoting, serving, seconds = self._words.get(first) or (0j, 0j, {})
             if second:
-                seconds[second] = _packed(weights)
+                seconds[second] = _paired(weights)
             else:
-                own = _packed(weights)
-            self._words[first] = (own, seconds)
+                promoting, serving = _paired(weights)
+            self._words[first] = (promoting, serving, seconds)
 
     def __bool__(self) -> bool:
         return bool(self._words)
@@ -148,25 +145,40 @@ class Learned:
         return [tuple(sentences) for sentences in found]
 
     def _sentence(self, line: bytes, words: Sequence[bytes], start: int) -> Sentence | None:
-        total, known = 0, False
-        seconds: dict[bytes, int] = _NO_PAIRS
+        promoting = serving = 0j
+        known = False
+        seconds = _NO_PAIRS
         get = self._words.get
         for word in words:
             if word in seconds:
-                total += seconds[word]
-            own, seconds = get(word) or self._beginning(word)
-            if own:
-                total += own
+                pair = seconds[word]
+                promoting += pair[0]
+                serving += pair[1]
+            entry = get(word) or self._beginning(word)
+            if entry is _UNKNOWN:
+                seconds = _NO_PAIRS
+            else:
+                promoting += entry[0]
+                serving += entry[1]
+                seconds = entry[2]
                 known = True
         if not known:
             return None
         for mark in _MARKS:
             if mark in line:
-                total += get(mark, _UNKNOWN)[0]
-        scale = _SCALE / damping(len(words))
-        figures = zip(_unpacked(total), self._bias, strict=True)
-        promotion, ask, survey, service = [figure / scale + bias for figure, bias in figures]
-        return Sentence(promotion, ask, survey, service, start, start + len(line))
+                more = get(mark, _UNKNOWN)
+                promoting += more[0]
+                serving += more[1]
+        promotion, ask, survey, service = self._bias
+        damped = damping(len(words))
+        return Sentence(
+            promotion + damped * promoting.real,
+            ask + damped * promoting.imag,
+            survey + damped * serving.real,
+            service + damped * serving.imag,
+            start,
+            start + len(line),
+        )
 
     def _beginning(self, word: bytes) -> _Entry:
         """What is known of an unknown word by its first letters."""
@@ -174,22 +186,22 @@ class Learned:
 
     def terms(self, text: bytes, sentence: Sentence, head: Head) -> list[Term]:
         """The words and pairs of a sentence of this sheet that weigh for or against a head, in order."""
-        place = _HEADS.index(head)
-        found: list[tuple[int, int, int]] = []
+        found: list[tuple[_Pair, int, int]] = []
         seconds, first = _NO_PAIRS, 0
         line = text[sentence.start : sentence.end]
-        scale = _SCALE / damping(len(line.translate(_CHARACTERS).split()))
         for start, end in _words_of(line.translate(_CHARACTERS), sentence.start):
             word = text[start:end].translate(_CHARACTERS)
-            found.append((seconds.get(word, 0), first, end))
-            own, seconds = self._words.get(word) or self._beginning(word)
-            found.append((own, start, end))
+            if word in seconds:
+                found.append((seconds[word], first, end))
+            *own, seconds = self._words.get(word) or self._beginning(word)
+            found.append(((own[0], own[1]), start, end))
             first = start
         for mark in _MARKS:
             if mark in line:
                 start = sentence.start + line.index(mark)
-                found.append((self._words.get(mark, _UNKNOWN)[0], start, start + 1))
-        terms = (Term(_unpacked(total)[place] / scale, start, end) for total, start, end in found)
+                found.append((self._words.get(mark, _UNKNOWN)[:2], start, start + 1))
+        damped, place = damping(len(line.translate(_CHARACTERS).split())), _HEADS.index(head)
+        terms = (Term(damped * _apart(pair)[place], start, end) for pair, start, end in found)
         return [term for term in terms if term.weight]
 
     def log_odds(self, head: Head, summary: Summary, rules: float) -> float:
@@ -206,27 +218,9 @@ NOTHING_LEARNED: Final = Learned("none", {}, {}, {})
 
 def summary_of(log_odds: Iterable[float]) -> Summary:
     """What some sentences amount to for a head."""
-    values = [min(max(value, LOWEST), -LOWEST) for value in log_odds]
+    values = sorted([min(max(value, LOWEST), -LOWEST) for value in log_odds], reverse=True)
     total = sum([1 / (1 + math.exp(-value)) for value in values])
-    return Summary(tuple(sorted(values, reverse=True)[:_HIGHEST]), total, len(values))
-
-
-def summaries_of(sentences: Sequence[Sentence]) -> tuple[Summary, ...]:
-    """What some sentences amount to, head by head."""
-    if not sentences:
-        return ()
-    return tuple(summary_of([one[place] for one in sentences]) for place in range(len(_HEADS)))
-
-
-def joined(summaries: Iterable[Summary]) -> Summary:
-    """What several texts amount to together."""
-    highest: list[float] = []
-    total, sentences = 0.0, 0
-    for one in summaries:
-        highest += one.highest
-        total += one.total
-        sentences += one.sentences
-    return Summary(tuple(sorted(highest, reverse=True)[:_HIGHEST]), total, sentences)
+    return Summary(tuple(values[:_HIGHEST]), total, len(values))
 
 
 def inputs_of(summary: Summary, rules: float) -> tuple[float, float, float, float, float]:
@@ -243,7 +237,10 @@ def words_in(text: str) -> int:
 
 def damping(words: int) -> float:
     """How much each term of a sentence of so many words counts."""
-    return math.sqrt(_USUAL_WORDS / words) if words > _USUAL_WORDS else 1.0
+    return _DAMPING[words] if words < len(_DAMPING) else math.sqrt(_USUAL_WORDS / words)
+
+
+_DAMPING: Final = tuple(math.sqrt(_USUAL_WORDS / max(words, _USUAL_WORDS)) for words in range(100))
 
 
 def beginning_of(term: str) -> str | None:
@@ -268,17 +265,13 @@ def _words_of(line: bytes, at: int) -> Iterator[tuple[int, int]]:
         yield at + start, at + end
 
 
-def _packed(weights: Sequence[float]) -> int:
-    return sum(round(weight * _SCALE) << (_BITS * place) for place, weight in enumerate(weights))
+def _paired(weights: Sequence[float]) -> _Pair:
+    promotion, ask, survey, service = weights
+    return complex(promotion, ask), complex(survey, service)
 
 
-def _unpacked(total: int) -> list[int]:
-    figures = []
-    for _ in _HEADS:
-        figure = ((total + _HALF) & _MASK) - _HALF
-        figures.append(figure)
-        total = (total - figure) >> _BITS
-    return figures
+def _apart(pair: _Pair) -> tuple[float, float, float, float]:
+    return pair[0].real, pair[0].imag, pair[1].real, pair[1].imag
 
 
 _FIELDS: Final = frozenset({"bias", "messages", "words"})
