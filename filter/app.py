@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import credentials, hold_stores
+from . import credentials, hold_stores, tracing
 from .address import SubjectKeyer
 from .campaign import fingerprint
 from .classify import Classifier
@@ -114,6 +114,7 @@ def check(file: Path) -> Checked:
     credentials.check_authorities(config.next_hop)
     credentials.kafka_password(config.kafka)
     credentials.kafka_context(config.kafka)
+    tracing.check(enabled=config.tracing.enabled)
     if hold_stores.holds_mail(config.store) or config.hold_key_file.exists():
         vault(config)
     loaded = rules(config).rules

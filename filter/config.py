@@ -173,6 +173,12 @@ def _unreachable(index: int, stream: StreamSettings, streams: tuple[StreamSettin
     return []
 
 
+class TracingSettings(Section):
+    """[tracing]: whether messages leave spans for OpenTelemetry."""
+
+    enabled: Flag = False
+
+
 class Config(Section):
     """Everything that can be set; every path is absolute."""
 
@@ -186,6 +192,7 @@ class Config(Section):
     notice: NoticeSettings = NoticeSettings()
     journal: JournalSettings = JournalSettings()
     http: HttpSettings = HttpSettings()
+    tracing: TracingSettings = TracingSettings()
     kafka: KafkaSettings = KafkaSettings()
     classify: ClassifySettings = ClassifySettings()
     consent: ConsentSettings = ConsentSettings()

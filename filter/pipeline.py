@@ -49,6 +49,7 @@ from .ports import (
 )
 from .replies import Reply
 from .time_limits import TimeLimits
+from .tracing import Ended, Step, Steps, Tracer
 
 VOID_AGAIN: Final = 5.0  # seconds until what could not be made void is tried again
 
@@ -82,6 +83,7 @@ class Pipeline:
     settings: PipelineSettings
     clock: Callable[[], int]
     report: Report
+    tracer: Tracer | None = None
     queue_ids: QueueIds = field(default_factory=QueueIds)
     limits: TimeLimits = field(default_factory=TimeLimits)
     voiding: set[asyncio.Task[None]] = field(default_factory=set, init=False)  # what could not be done at once
@@ -119,6 +121,7 @@ class Transaction:
         self._stage = Stage.JUDGING
         self._stored = False  # there may be copies in the hold store
         self._label = ""
+        self._steps: Steps | None = None
 
     async def rcpt(self, recipient: RcptTo) -> Reply:
         """Offer a recipient to the next hop; the answer is the next hop's."""
@@ -141,8 +144,13 @@ class Transaction:
     async def data(self, content: bytes) -> Reply:
         """Take the message (CRLF lines, not dot-stuffed) or leave it with its client; the reply to the final dot."""
         started = perf_counter()
+        tracer = self._pipeline.tracer
+        self._steps = tracer.begin() if tracer else None
         outcome, reply = await self._pass(content)
         self._pipeline.metrics.finished(DoorName.SMTP, self._label, outcome, perf_counter() - started)
+        if tracer and self._steps:
+            ended = Ended(self.queue_id, self._label, outcome, reply, len(self._recipients), len(content))
+            tracer.end(self._steps, ended)
         return reply
 
     async def abort(self) -> None:
@@ -190,6 +198,7 @@ class Transaction:
             return await self._leave(error)
         if not code:
             await self.abort()
+        self._begin(Step.COMPLETE)
         try:
             await pipeline.completion.complete(incoming, judged, header, code, deadline)
         except Exception as error:  # noqa: BLE001 - the message is ours, whatever else goes wrong
@@ -239,8 +248,12 @@ class Transaction:
 
     def _judge(self, incoming: Incoming, *, died_before: bool) -> Judged:
         """Judge, and have it in the journal before anything is sent."""
-        pipeline = self._pipeline
+        pipeline, tracer, steps = self._pipeline, self._pipeline.tracer, self._steps
+        if tracer and steps:
+            tracer.judging(steps)
         judged = pipeline.judge.judge(incoming, died_before=died_before)
+        if tracer and steps:
+            tracer.judged(steps)
         self._label = judged.label
         pipeline.journal.write(judged.lines)
         return judged
@@ -266,6 +279,7 @@ class Transaction:
         if not copies:
             return
         self._reach(Stage.STORING)
+        self._begin(Step.HOLD)
         self._stored = True  # whatever happens now, it may have happened after the copies were stored
         try:
             message = held_message(incoming, judged, copies, header, pending=is_pending(judged))
@@ -279,6 +293,7 @@ class Transaction:
         """Hand these copies to the next hop; the code of its reply, 0 if there was nothing to hand over."""
         if not copies:
             return 0
+        self._begin(Step.NEXT_HOP)
         try:
             if len(copies) < len(self._recipients):
                 refusal = await self._onward.restart([copy.recipient for copy in copies])
@@ -355,6 +370,10 @@ class Transaction:
             self._pipeline.report("void", error)
             return False
         return True
+
+    def _begin(self, step: Step) -> None:
+        if self._steps is not None:
+            self._steps.begin(step)
 
     def _reach(self, stage: Stage) -> None:
         self._stage = stage

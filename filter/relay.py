@@ -14,7 +14,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry
 
-from . import __version__, app, events, logs, relay_held, relay_kafka, relay_settings
+from . import __version__, app, events, logs, relay_held, relay_kafka, relay_settings, tracing
 from .campaign import masked_subject
 from .campaign_watch import CampaignWatch, Tripwire
 from .completion import Completion
@@ -40,6 +40,7 @@ from .relay_held import TROUBLES, Given, HeldService
 from .relay_kafka import KafkaService
 from .smtp_door import Door
 from .smtp_service import SmtpService
+from .tracing import Tracer
 
 WATCH_EVERY: Final = 5.0  # seconds between looks for a next hop that could not be reached, and for dead workers
 _PROBE_TIMEOUT: Final = 10.0
@@ -72,6 +73,7 @@ class Relay:
     watch: CampaignWatch
     keeper: HeldService
     kafka: KafkaService
+    tracer: Tracer | None
     troubles: list[str]  # what notices tell of; as of the last report
     _watching: asyncio.Task[None] | None = None
     _unreached: bool = False
@@ -106,6 +108,8 @@ class Relay:
         await self.completion.finish()
         await self.watch.stop()
         self._write(Event.STOPPED)
+        if self.tracer:
+            await asyncio.to_thread(self.tracer.close)
         self.hold.close()
         self.flights.close()
         self.journal.close()
@@ -222,8 +226,10 @@ def build(config: Config, slot: int) -> Relay:
     store = config.store.dir
     loaded = app.rules(config)
     metrics = Metrics(CollectorRegistry())
+    tracer = tracing.build(enabled=config.tracing.enabled, worker=str(slot))
+    took = metrics.consent_lookup_seconds.observe
     consent = LateConsent(
-        lambda: app.consent_store(config), topic=config.kafka.follows, took=metrics.consent_lookup_seconds.observe
+        lambda: app.consent_store(config), topic=config.kafka.follows, took=tracer.timing(took) if tracer else took
     )
     hold = app.hold(config)
     flights = Flights(store / "flights", slot, slots=2 * config.smtp.max_connections + _SPARE_FLIGHTS)
@@ -260,6 +266,7 @@ def build(config: Config, slot: int) -> Relay:
         settings=relay_settings.pipeline(config),
         clock=now,
         report=report,
+        tracer=tracer,
     )
     door = Door(pipeline, lambda: next_hop.capabilities, hold.has_room, config.smtp.relay_networks)
     kafka = relay_kafka.build(
@@ -309,6 +316,7 @@ def build(config: Config, slot: int) -> Relay:
         watch=watch,
         keeper=keeper,
         kafka=kafka,
+        tracer=tracer,
         troubles=troubles,
     )
 

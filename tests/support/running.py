@@ -52,9 +52,18 @@ def consentry(*arguments: str | Path, seconds: float = SECONDS) -> Done:
 
 
 class Running:
-    """`consentry run` in `directory`, relaying to a port of 127.0.0.1."""
+    """`consentry run` in `directory`, relaying to a port of 127.0.0.1; `variables` go into its environment."""
 
-    def __init__(self, directory: Path, sink: int, *, cache: Path, workers: int = 2, **settings: str) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        sink: int,
+        *,
+        cache: Path,
+        workers: int = 2,
+        variables: Mapping[str, str] | None = None,
+        **settings: str,
+    ) -> None:
         self.directory, self.sink, self.workers = directory, sink, workers
         self.config = directory / "filter.toml"
         self.store = directory / "var"
@@ -64,7 +73,7 @@ class Running:
             (self.store / "cache").symlink_to(cache)
         self.configure(**settings)
         command = [sys.executable, "-m", "filter", "run", "-c", self.config]
-        self.process = Process(command, environment(), directory / "output")
+        self.process = Process(command, {**environment(), **(variables or {})}, directory / "output")
 
     def configure(self, **settings: str) -> None:
         """Write the configuration; it counts from the next start or reload on."""

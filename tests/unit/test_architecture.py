@@ -111,6 +111,7 @@ TRANSPORT = (
     "retention",
     "rejections",
     "completion",
+    "tracing",
     "pipeline",
     "journal",
     "flights",
