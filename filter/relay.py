@@ -159,7 +159,7 @@ class Relay:
         """Hosts are numbered as configured, from 1: their names are nobody's business."""
         metrics = self.metrics
         for number, host in enumerate(hosts, 1):
-            metrics.breaker_open.labels(hop.value, str(number)).set(host.breaker is not BreakerState.CLOSED)
+            metrics.breaker_open.labels(hop.value, str(number)).set(host.breaker is BreakerState.OPEN)
         metrics.hop_connections.labels(hop.value, "idle").set(sum(host.idle for host in hosts))
         metrics.hop_connections.labels(hop.value, "in_use").set(sum(host.in_use for host in hosts))
         metrics.hop_waiting.labels(hop.value).set(sum(host.waiting for host in hosts))

@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 import pytest
 import trustme
-from support.processes import wait_until
+from support import parts
+from support.processes import run, wait_until
 from support.prometheus import SHIPPED, Prometheus, promtool, shortened
 from support.running import OURS, Running, consentry
 from support.script_sink import ScriptSink, drop, reply
@@ -39,6 +40,8 @@ GRANT = (
     + "a" * 64
     + ",A\n"
 )
+BOOK = SHIPPED.parent / "runbook.md"
+LATE = "ConsentryNextHopHostDown"  # goes on for two minutes after its cause
 COUNTERS = re.compile(r"^(consentry_\w+_(?:total|count|bucket|sum)(?:\{.*\})?) (\S+)$", re.MULTILINE)
 
 
@@ -148,6 +151,26 @@ def test_a_relay_that_is_well_is_quiet(scene: Scene) -> None:
     assert scene.firing(scene.well) == set()
 
 
+def test_what_the_run_book_says_to_look_at_works(scene: Scene) -> None:
+    """Prometheus answers each of its queries; each of its looks into the journal finds a real one readable."""
+    blocks = re.findall(r"^```(promql)?\n(.*?)^```", BOOK.read_text(), flags=re.MULTILINE | re.DOTALL)
+    queries = [line for kind, block in blocks if kind for line in block.splitlines()]
+    assert len(queries) > 50
+    for query in queries:
+        scene.prometheus.query(query)
+    jq = parts.need("jq")
+    looks = [
+        look for kind, block in blocks if not kind for look in re.findall(r"^jq .*(?:\n  .*)*", block, re.MULTILINE)
+    ]
+    assert len(looks) > 8
+    for look in looks:
+        done = run(["sh", "-c", look.replace("DIR", str(scene.well.store))], jq.environment)
+        assert done.code == 0, done.output
+        assert "error" not in done.output, done.output
+    (unaccounted,) = [look for look in looks if "wanted[" in look]
+    assert run(["sh", "-c", unaccounted.replace("DIR", str(scene.well.store))], jq.environment).output == ""
+
+
 def test_troubles_are_told_apart(scene: Scene) -> None:
     """Without Kafka neither messages nor consent come in; a certificate is about to expire. Alerts say so."""
     kafka = {"ConsentryKafkaStalled", "ConsentryNotReady", "ConsentryConsentStale", "ConsentryConsentBehind"}
@@ -204,7 +227,7 @@ def test_a_next_hop_that_is_gone(scene: Scene) -> None:
     scene.wait_firing(scene.well, "ConsentryNextHopUnavailable", "ConsentryNextHopHostDown")
     assert scene.prometheus.wait_firing("ConsentryNextHopUnavailable").labels["severity"] == "critical"
     scene.sink.accept()
-    scene.wait_quiet(scene.well)
+    scene.wait_quiet(scene.well, LATE)
 
 
 def test_messages_in_doubt(scene: Scene) -> None:
@@ -221,7 +244,7 @@ def test_messages_in_doubt(scene: Scene) -> None:
         assert scene.well.send(SERVICE % number, ["a@home.example"])[0] == 451
         scene.sink.script = {}
     scene.wait_firing(scene.well, "ConsentryInDoubt")
-    scene.wait_quiet(scene.well, "ConsentryInDoubt")
+    scene.wait_quiet(scene.well, "ConsentryInDoubt", LATE)
 
 
 def test_a_store_without_room_and_old_consent_data(scene: Scene) -> None:
@@ -232,7 +255,7 @@ def test_a_store_without_room_and_old_consent_data(scene: Scene) -> None:
     scene.wait_firing(relay, "ConsentryHoldStoreFailing", "ConsentryConsentStale", "ConsentryCertificateExpired")
     relay.configure(smtp=OURS + certificate(relay.directory, days=90))
     relay.reload()
-    scene.wait_quiet(relay, "ConsentryInDoubt")
+    scene.wait_quiet(relay, "ConsentryInDoubt", LATE)
 
 
 def test_workers_that_end_again_and_again_and_the_end(scene: Scene) -> None:
