@@ -83,7 +83,7 @@ def _need(module: tuple[str, str], file: str) -> Path:
 @functools.cache
 def _found(module: tuple[str, str], file: str) -> Path | str:
     name, version = module
-    place = CACHE / f"{name.rpartition('/')[2]}-{version}-{Path(file).name}"
+    place = CACHE / f"{name.split('/')[2]}-{version}-{Path(file).name}"
     try:
         if not place.exists():
             with _workshop() as environment:
