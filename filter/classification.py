@@ -94,7 +94,8 @@ class Classification:
     def service_shown(self) -> float:
         """Evidence, in what a recipient sees, that there is a genuine service purpose; hidden words show none."""
         segments = self.message.segments
-        return sum(max(j.service, j.survey) for i, j in self.judgements.items() if not segments[i].hidden)
+        shown = [index for index in self.judgements if not segments[index].hidden]
+        return sum(max(e[SegmentLabel.SERVICE], e[SegmentLabel.SURVEY]) for e in map(self._amounts_to, shown))
 
     @property
     def segments(self) -> tuple[JudgedSegment, ...]:

@@ -161,7 +161,7 @@ def _language(example: LabelledMessage) -> str:
 
 
 def _channel(example: LabelledMessage) -> str:
-    return example.message.channel
+    return example.message.channel.value
 
 
 def _figures(figures: Figures) -> dict[str, Any]:
@@ -174,7 +174,7 @@ def _figures(figures: Figures) -> dict[str, Any]:
         "auc": figures.auc,
         "recall_at_specificity": figures.recall_at,
         "brier": figures.brier,
-        "labels": {label: _quality(quality) for label, quality in figures.labels.items() if quality.messages},
+        "labels": {label.value: _quality(quality) for label, quality in figures.labels.items() if quality.messages},
         "confusion": [[wanted, got, count] for (wanted, got), count in sorted(figures.confusion.items())],
         "reliability": [one._asdict() for one in figures.reliability],
         "spans": _spans(figures.spans),

@@ -146,7 +146,6 @@ class Learned:
 
     def _sentence(self, line: bytes, words: Sequence[bytes], start: int) -> Sentence | None:
         promoting = serving = 0j
-        known = False
         seconds = _NO_PAIRS
         get = self._words.get
         for word in words:
@@ -161,8 +160,7 @@ class Learned:
                 promoting += entry[0]
                 serving += entry[1]
                 seconds = entry[2]
-                known = True
-        if not known:
+        if not promoting and not serving:  # figures alone have no weight
             return None
         for mark in _MARKS:
             if mark in line:
@@ -218,7 +216,8 @@ NOTHING_LEARNED: Final = Learned("none", {}, {}, {})
 
 def summary_of(log_odds: Iterable[float]) -> Summary:
     """What some sentences amount to for a head."""
-    values = sorted([min(max(value, LOWEST), -LOWEST) for value in log_odds], reverse=True)
+    values = [value if LOWEST < value < -LOWEST else math.copysign(LOWEST, value) for value in log_odds]
+    values.sort(reverse=True)
     total = sum([1 / (1 + math.exp(-value)) for value in values])
     return Summary(tuple(values[:_HIGHEST]), total, len(values))
 
