@@ -107,7 +107,7 @@ class Judge:
         except Exception as error:  # noqa: BLE001 - whatever goes wrong in judging, the mail has its setting
             self._report("judge", error)
             return self._unscanned(incoming, type(error).__name__)
-        self._metrics.judge_seconds.observe(perf_counter() - started)
+        self._metrics.judging_took(perf_counter() - started)
         verdicts = [copy.verdict for copy in judged.copies]
         self._metrics.decided(incoming.door, judged.label, verdicts, _finders(judged))
         return judged

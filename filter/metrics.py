@@ -20,8 +20,10 @@ from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from . import quick_counts
 from .events import Outcome
 from .policy import Verdict
+from .quick_counts import Add
 
 # Parts of the library that have no types.
 _OpenFile: Any = MmapedDict
@@ -67,6 +69,18 @@ _OPT_OUT_BUCKETS: Final = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.
 _JUDGE_BUCKETS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 
 
+class _Quick(dict[tuple[str, ...], Add]):
+    """What adds to the counters of one metric, by their label values; for the thread of the event loop alone."""
+
+    def __init__(self, metric: Counter) -> None:
+        super().__init__()
+        self._metric = metric
+
+    def __missing__(self, values: tuple[str, ...]) -> Add:
+        add = self[values] = quick_counts.counter(self._metric.labels(*[str(value) for value in values]))
+        return add
+
+
 class _Bound(dict[tuple[str, ...], Counter]):
     """The counters of one metric by their label values, each looked up in the library once."""
 
@@ -90,6 +104,9 @@ class _Declare:
 
     def counters(self, name: str, text: str, *labels: str) -> _Bound:
         return _Bound(self.counter(name, text, *labels))
+
+    def quick(self, name: str, text: str, *labels: str) -> _Quick:
+        return _Quick(self.counter(name, text, *labels))
 
     def sum(self, name: str, text: str, *labels: str) -> Gauge:
         """A gauge of which the workers' values are added up."""
@@ -116,32 +133,37 @@ class Metrics:
         self._begin_at_zero()
 
     def _declare_mail(self, declare: _Declare) -> None:
-        counter, counters, histogram = declare.counter, declare.counters, declare.histogram
-        self._messages = counters("messages", "Messages, by how they ended", "door", "label", "outcome")
-        self._recipients = counters(
+        counter, quick, histogram = declare.counter, declare.quick, declare.histogram
+        self._messages = quick("messages", "Messages, by how they ended", "door", "label", "outcome")
+        self._recipients = quick(
             "recipients", "Verdicts on recipients' copies", "door", "label", "disposition", "reason"
         )
-        self._rule_hits = counters("rule_hits", "Promotional messages in which a rule found promotion", "rule")
-        self.accepted = counter("accepted", "Recipients of messages that were taken: the sum of the next four")
-        self.relayed = counter("relayed", "Copies that the next hop took")
-        self.diverted = counter("diverted", "Copies that were diverted")
-        self.held = counter("held", "Copies held, with those that could not be diverted")
-        self.rejected = counter("rejected", "Copies kept as rejected, of messages that were taken")
+        self._rule_hits = quick("rule_hits", "Promotional messages in which a rule found promotion", "rule")
+        self._accepted, self._relayed, self._diverted, self._held, self._rejected = (
+            quick_counts.counter(counter(name, text))
+            for name, text in (
+                ("accepted", "Recipients of messages that were taken: the sum of the next four"),
+                ("relayed", "Copies that the next hop took"),
+                ("diverted", "Copies that were diverted"),
+                ("held", "Copies held, with those that could not be diverted"),
+                ("rejected", "Copies kept as rejected, of messages that were taken"),
+            )
+        )
         self.in_doubt = counter("in_doubt", "Messages of which the next hop may or may not have a copy")
         self.unscanned = counter("unscanned", "Messages that could not be judged")
         self.suppressed = counter("duplicates_suppressed", "Messages sent again although they had been taken")
         self.unacknowledged = counter("unacknowledged", "Messages taken whose client was lost before it can have known")
         self.campaign_alerts = counter("campaign_alerts", "Campaigns that promote and claim to be service")
         self.campaigns_overflow = counter("campaigns_overflow", "Messages not counted under their own campaign")
-        self.judge_seconds = histogram("judge_seconds", "Judging one message", _JUDGE_BUCKETS)
+        self.judging_took = quick_counts.histogram(histogram("judge_seconds", "Judging one message", _JUDGE_BUCKETS))
         transaction = histogram(
             "transaction_seconds", "From the end of data to the reply or commit", _TRANSACTION_BUCKETS, "door"
         )
-        self._transaction_seconds = {door: transaction.labels(door.value) for door in DoorName}
-        self.next_hop_seconds = histogram(
-            "next_hop_seconds", "Handing one message to the next hop, until its reply", _TRANSACTION_BUCKETS
+        self._transaction_took = {door: quick_counts.histogram(transaction.labels(door.value)) for door in DoorName}
+        self.next_hop_took = quick_counts.histogram(
+            histogram("next_hop_seconds", "Handing one message to the next hop, until its reply", _TRANSACTION_BUCKETS)
         )
-        self._next_hop = counters("next_hop_events", "What happened on the way to the next hop", "event")
+        self._next_hop = quick("next_hop_events", "What happened on the way to the next hop", "event")
         self.breaker_open = declare.most("next_hop_breaker_open", "1 while a host is left alone", "hop", "host")
         self.hop_connections = declare.sum("next_hop_connections", "Connections to hosts", "hop", "state")
         self.hop_waiting = declare.sum("next_hop_waiting", "Messages that wait for a connection", "hop")
@@ -171,8 +193,8 @@ class Metrics:
 
     def _declare_consent(self, declare: _Declare) -> None:
         most = declare.most
-        self.consent_lookup_seconds = declare.histogram(
-            "consent_lookup_seconds", "Looking up the consent of one recipient", _FAST_BUCKETS
+        self.consent_lookup_took = quick_counts.histogram(
+            declare.histogram("consent_lookup_seconds", "Looking up the consent of one recipient", _FAST_BUCKETS)
         )
         self.consent_stale = most("consent_stale", "1 while consent data is too old, or there is none")
         self.consent_as_of = most("consent_as_of_timestamp_seconds", "How fresh the consent data is")
@@ -211,27 +233,27 @@ class Metrics:
 
     def finished(self, door: DoorName, label: str, outcome: Outcome, seconds: float) -> None:
         """Count a message that was answered, `seconds` after its end of data; `label` is empty if not judged."""
-        self._messages[door, label or UNJUDGED, outcome].inc()
-        self._transaction_seconds[door].observe(seconds)
+        self._messages[door, label or UNJUDGED, outcome](1)
+        self._transaction_took[door](seconds)
 
     def taken(self, accepted: int, *, relayed: int, diverted: int, held: int, rejected: int) -> None:
         """Count the recipients of a message answered 250, and their copies by where they are: as many, if all is well.
 
         `accepted` is counted where recipients are, the others where copies went, so that the sums can disagree.
         """
-        self.accepted.inc(accepted)
-        self.relayed.inc(relayed)
-        for counter, count in ((self.diverted, diverted), (self.held, held), (self.rejected, rejected)):
+        self._accepted(accepted)
+        self._relayed(relayed)
+        for add, count in ((self._diverted, diverted), (self._held, held), (self._rejected, rejected)):
             if count:
-                counter.inc(count)
+                add(count)
 
     def decided(self, door: DoorName, label: str, verdicts: Iterable[Verdict], rules: Iterable[str] = ()) -> None:
         """Count the verdicts on the copies of one message, and the rules that found promotion in it."""
         found = [(door, label or UNJUDGED, verdict.disposition, verdict.reason) for verdict in verdicts]
         for values in set(found) if len(found) > 1 else found:
-            self._recipients[values].inc(found.count(values))
+            self._recipients[values](found.count(values))
         for rule in rules:
-            self._rule_hits[rule,].inc()
+            self._rule_hits[rule,](1)
 
     def ordered(self, outcome: str, copies: int) -> None:
         """Count held copies by what became of them: an event of the journal."""
@@ -256,7 +278,7 @@ class Metrics:
 
     def next_hop_event(self, event: str) -> None:
         """Count what happened on the way to the next hop."""
-        self._next_hop[event,].inc()
+        self._next_hop[event,](1)
 
 
 def prepare(directory: Path) -> None:

@@ -300,8 +300,11 @@ class Transaction:
                 if refusal is not None:
                     raise _TurnedAwayError(Outcome.RECIPIENT, replies.NEXT_HOP_REFUSED)
             self._reach(Stage.SENDING)
-            with self._pipeline.metrics.next_hop_seconds.time():
+            started = perf_counter()
+            try:
                 reply = await self._onward.data(content)
+            finally:
+                self._pipeline.metrics.next_hop_took(perf_counter() - started)
         except NextHopUnavailableError:
             raise _TurnedAwayError(Outcome.UNREACHABLE, replies.NEXT_HOP_DOWN) from None
         except InDoubtError:

@@ -227,7 +227,7 @@ def build(config: Config, slot: int) -> Relay:
     loaded = app.rules(config)
     metrics = Metrics(CollectorRegistry())
     tracer = tracing.build(enabled=config.tracing.enabled, worker=str(slot))
-    took = metrics.consent_lookup_seconds.observe
+    took = metrics.consent_lookup_took
     consent = LateConsent(
         lambda: app.consent_store(config), topic=config.kafka.follows, took=tracer.timing(took) if tracer else took
     )

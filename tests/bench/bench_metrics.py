@@ -34,11 +34,13 @@ STAND_IN = """
 import contextlib, os
 if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
     from prometheus_client import Counter, Gauge, Histogram
+    from filter import quick_counts
     from filter.metrics import Metrics
     def nothing(*_, **__): pass
     for made in (Counter, Gauge, Histogram): made.inc = made.set = made.observe = nothing
     still = contextlib.nullcontext()
     Histogram.time = lambda _: still
+    quick_counts.counter = quick_counts.histogram = lambda _: nothing
     Metrics.finished = Metrics.taken = Metrics.decided = nothing
 """
 

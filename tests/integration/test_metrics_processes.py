@@ -19,7 +19,10 @@ from prometheus_client import CollectorRegistry
 from filter.events import Outcome
 from filter.metrics import DoorName, Metrics
 metrics = Metrics(CollectorRegistry())
-metrics.held.inc(int(sys.argv[1]))
+n = int(sys.argv[1])
+metrics.taken(1, relayed=0, diverted=0, held=1, rejected=0)
+metrics.decided(DoorName.SMTP, "marketing", [], [f"rule.{number}" for number in range(2000)])  # the file grows
+metrics.taken(n - 1, relayed=0, diverted=0, held=n - 1, rejected=0)
 metrics.connections.set(int(sys.argv[1]))
 metrics.journal_failed.set(int(sys.argv[1]) > 2)
 metrics.finished(DoorName.SMTP, "service", Outcome.TAKEN, 0.004)
@@ -55,6 +58,8 @@ def test_workers_come_and_go(tmp_path: Path) -> None:
     try:
         counters = {
             "consentry_held_total": 5.0,
+            'consentry_rule_hits_total{rule="rule.0"}': 2.0,
+            'consentry_rule_hits_total{rule="rule.1999"}': 2.0,
             'consentry_messages_total{door="smtp",label="service",outcome="taken"}': 2.0,
             'consentry_transaction_seconds_count{door="smtp"}': 2.0,
             'consentry_transaction_seconds_bucket{door="smtp",le="0.005"}': 2.0,

@@ -89,6 +89,7 @@ TRANSPORT = (
     "ports",
     "held",
     "events",
+    "quick_counts",
     "metrics",
     "message_key",
     "judging",
