@@ -31,6 +31,7 @@ from .demo_sink import HOST, DemoSink
 SMTP_PORT: Final = 2625
 NEXT_HOP_PORT: Final = 2525
 HTTP_PORT: Final = 9625
+DASHBOARDS: Final = Path(__file__).parents[1] / "deploy" / "grafana"  # of a checkout; a wheel has none
 _TIMEOUT: Final = 60.0  # seconds for any reply
 _LOOK_EVERY: Final = 0.5  # seconds between looks at the journal
 _SETTLE_WITHIN: Final = 10.0  # seconds
@@ -166,10 +167,11 @@ def _addresses(relay: DemoRelay, directory: Path) -> None:
         ("mail", f"{relay.addresses['smtp']} (SMTP)"),
         ("health", f"http://{relay.addresses['http']}/readyz"),
         ("metrics", f"http://{relay.addresses['http']}/metrics"),
+        *([("dashboards", f"{shortened(DASHBOARDS)}, for Grafana")] if DASHBOARDS.is_dir() else []),
         ("journal", f"{shortened(directory / 'store' / 'journal')}"),
         ("log", f"{shortened(relay.log)}"),
     ):
-        console.out.print(Text(f"  {what:<8} {where}"), soft_wrap=True)
+        console.out.print(Text(f"  {what:<10} {where}"), soft_wrap=True)
 
 
 def command(first: str, *rest: str) -> None:

@@ -14,6 +14,7 @@ import pytest
 from support.processes import Process, wait_until
 from support.running import consentry, environment
 
+from filter.demo import DASHBOARDS
 from filter.demo_mailbox import DemoError, mailbox, prepare
 from filter.demo_relay import DemoRelay
 from filter.journal import read_journal
@@ -93,6 +94,10 @@ def test_the_demo_stays_until_it_is_interrupted(directory: Callable[[str], Path]
         (health,) = re.findall(r"http://\S+/readyz", printed)
         with urllib.request.urlopen(health, timeout=30) as answer:  # noqa: S310 -- the demo's own address
             assert answer.status == 200
+        (metrics,) = re.findall(r"metrics +(http://\S+/metrics)", printed)
+        with urllib.request.urlopen(metrics, timeout=30) as answer:  # noqa: S310 -- the same
+            assert b"consentry_held_total 16.0" in answer.read()
+        assert ("dashboards " in printed) == DASHBOARDS.is_dir()
 
         (address,) = re.findall(r"mail +(\S+) \(SMTP\)", printed)
         host, _, port = address.rpartition(":")
