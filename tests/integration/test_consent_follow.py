@@ -398,3 +398,29 @@ def test_a_broker_that_dies_and_comes_back(tmp_path):
 
     with Cluster() as cluster:
         asyncio.run(scenario(cluster))
+
+
+def test_opt_outs_are_timed_once(kafka, topic, node):
+    """How long an opt-out took to count is measured when it comes; not what was there at the start, nor what is read
+    once more after a restart.
+    """
+
+    def timed():
+        return node.registry.get_sample_value("consentry_consent_opt_out_seconds_count")
+
+    async def scenario():
+        await publish(kafka, topic, told("ann@example.com", OBJECT))
+        async with node.following():
+            await node.complete()
+            assert timed() == 0
+            await publish(kafka, topic, told("bob@example.com", OBJECT, made=now() - 30_000))
+            await until(lambda: timed() == 1)
+            total = node.registry.get_sample_value("consentry_consent_opt_out_seconds_sum")
+            assert 30 <= total < 30 + PATIENCE
+        async with node.following():  # the same run: what comes now was relied on meanwhile
+            await publish(kafka, topic, told("eve@example.com", OBJECT))
+            await until(lambda: timed() >= 2)
+            await node.sees("eve@example.com", ConsentState.OBJECTED)
+        assert timed() == 2
+
+    asyncio.run(scenario())
