@@ -59,6 +59,11 @@ def test_rollout_and_capacity(machine: Machine, sink: ScriptSink) -> None:
         "swaks --server 127.0.0.1:2625 --from a@bank.example --to b@customer.example --body 'Save 20%. Shop now!'"
     )
     assert len(sink.delivered) == 4
+    before = _counted(machine)
+    machine.follow("capacity.md")
+    octets, messages = (now - then for now, then in zip(_counted(machine), before, strict=True))
+    assert messages == 10
+    assert abs(octets / messages / 1000 - ASSUMED) < 0.3
 
 
 def test_tls(machine: Machine) -> None:
