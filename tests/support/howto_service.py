@@ -47,7 +47,9 @@ def running(base: Path) -> int:
 
 
 def start(base: Path) -> None:
-    """Start a unit, and wait until it serves."""
+    """Start a unit unless it runs, and wait until it serves."""
+    if lives(running(base)):
+        return
     unit = json.loads(base.with_suffix(".json").read_text())
     log = base.with_suffix(".log")
     with log.open("wb") as file:
