@@ -171,7 +171,7 @@ def decide(
             at=at,
             expires_at=at + milliseconds("--expires", expires) if expires else 0,
             needs_second=bool(bound) and ever >= bound,
-            evidence=evidence_of(stores.held, name, settings.decision_policy()),
+            evidence=evidence_of(stores.held, name, settings.decision_policy(), settings.streams()),
         )
         if apply_to_held and not yes and not decision.waits:
             _agree(stores, name)

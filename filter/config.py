@@ -144,6 +144,8 @@ class StreamSettings(Section):
     brand: Name
     topic: Name
     mode: Annotated[Mode, word(*Mode)] = Mode.ENFORCE
+    unsure_from: Annotated[float | None, PlainValidator(values.probability)] = None
+    on_unsure: Annotated[Disposition | None, word(*_SETTLED)] = None
 
 
 # Nobody gives consent to a controller of this name: mail of no known stream is held unless it is service.
@@ -228,6 +230,10 @@ class Config(Section):
             found.append("smtp.relay_networks and smtp.users_file are empty: nobody may send mail through this relay")
         return found
 
+    def diverts(self) -> bool:
+        """Whether any copy can be diverted."""
+        return self.policy.diverts() or any(stream.on_unsure is Disposition.DIVERT for stream in self.stream)
+
     def decision_policy(self) -> Policy:
         """[policy] as the decision core takes it."""
         settings = dict(self.policy)
@@ -248,6 +254,8 @@ def _stream(settings: StreamSettings) -> Stream:
         settings.topic,
         settings.mode,
         Match(frozenset(match.from_domain), frozenset(match.mail_from)),
+        settings.unsure_from,
+        settings.on_unsure,
     )
 
 
@@ -285,7 +293,7 @@ def parse_config(text: bytes, file: str | Path) -> Config:
         http=config.http,
         kafka=config.kafka,
         hold=config.hold,
-        diverts=config.policy.diverts(),
+        diverts=config.diverts(),
     )
     if problems:
         raise cannot_use(file, problems)

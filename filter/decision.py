@@ -96,14 +96,12 @@ class Decider:
         stream = said.over(select(self.streams, _domain(message.from_address), _domain(mail_from or "")))
         scope = Scope(message.channel, stream.controller, stream.brand, stream.topic)
         report = message.channel is Channel.EMAIL and mail_from == ""
-        stale = self._is_stale(at)
+        stale, policy = self._is_stale(at), self.policy.within((stream,))
         recipients = []
         for recipient in rcpt_tos:
             found = self._lookup(recipient, scope, at)
             consent = _relied_on(found, stale=stale)
-            verdict = decide(
-                *(classification, consent, self.policy), mode=stream.mode, null_sender=report, decision=decided
-            )
+            verdict = decide(*(classification, consent, policy), mode=stream.mode, null_sender=report, decision=decided)
             recipients.append(
                 RecipientDecision(recipient, consent, verdict, None if isinstance(found, Trouble) else found)
             )

@@ -295,6 +295,10 @@ def _scope(decision: Decision) -> RenderableType:
     lines.append(visible(words, "dim"))
     if stream.mode is Mode.MONITOR:
         lines.append(Text("This stream is in monitor mode: everything is relayed, and what would be done is recorded."))
+    if stream.unsure_from is not None:
+        lines.append(Text(f"This stream has an uncertain band of its own, from {_percent(stream.unsure_from)} on."))
+    if stream.on_unsure is not None:
+        lines.append(Text(f"What is in doubt goes by this stream's own setting: {stream.on_unsure}."))
     return Group(*lines)
 
 

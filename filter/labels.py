@@ -1,4 +1,4 @@
-"""The closed vocabulary of judgement: channels, labels, segment kinds (design: words of the field, used everywhere).
+"""The closed vocabulary: channels, labels, segment kinds, dispositions (design: words of the field, used everywhere).
 
 Pure names with their meaning; no behaviour that could fail.
 """
@@ -44,6 +44,16 @@ class SegmentLabel(StrEnum):
     SURVEY = "survey"
     RE_PERMISSION = "re_permission"
     MARKETING = "marketing"
+
+
+class Disposition(StrEnum):
+    """What happens to one recipient's copy."""
+
+    RELAY = "relay"
+    HOLD = "hold"
+    DIVERT = "divert"
+    REJECT = "reject"
+    TEMPFAIL = "tempfail"
 
 
 class SegmentKind(StrEnum):

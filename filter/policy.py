@@ -6,8 +6,8 @@ rules R1-R12, R37, A10); configuration may change cells. What is done when we do
 blocks and the null sender go before it. Pure; never raises.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
@@ -15,19 +15,25 @@ from .campaigns import CampaignDecision, Decided
 from .classification import Classification
 from .consent import ConsentAnswer, ConsentState
 from .facts import Facts
-from .labels import Label
+from .labels import Disposition, Label
 from .message import DefectCode
-from .stream import Mode
+from .stream import Mode, Stream
 
-
-class Disposition(StrEnum):
-    """What happens to one recipient's copy."""
-
-    RELAY = "relay"
-    HOLD = "hold"
-    DIVERT = "divert"
-    REJECT = "reject"
-    TEMPFAIL = "tempfail"
+__all__ = [
+    "DEFAULT_TABLE",
+    "Disposition",
+    "Policy",
+    "Reason",
+    "Table",
+    "Trouble",
+    "Verdict",
+    "acting_label",
+    "covers",
+    "decide",
+    "doubts",
+    "to_be_seen",
+    "unscanned",
+]
 
 
 class Reason(StrEnum):
@@ -96,6 +102,7 @@ _TROUBLE_REASON: Final = {
 _PICTURES: Final = frozenset({DefectCode.IMAGE_ONLY})
 _UNREAD: Final = "unread:"
 _NO_BASIS: Final = frozenset({_O, _U})
+_STRICTNESS: Final = (_RELAY, Disposition.DIVERT, Disposition.TEMPFAIL, _HOLD, Disposition.REJECT)
 _DECIDED: Final = {Decided.IS_SERVICE: Reason.DECIDED_SERVICE, Decided.IS_MARKETING: Reason.DECIDED_MARKETING}
 
 
@@ -121,6 +128,14 @@ class Policy:
     on_blocked: Disposition = Disposition.HOLD
     on_scan_error: Disposition = Disposition.HOLD
     unsure_from: float = 0.35
+
+    def within(self, streams: Sequence[Stream]) -> "Policy":
+        """The policy with the uncertain band of a stream; of several, any of which may be meant, the strictest."""
+        if all(stream.unsure_from is None and stream.on_unsure is None for stream in streams):
+            return self
+        lowest = min(self.unsure_from if stream.unsure_from is None else stream.unsure_from for stream in streams)
+        strictest = max((stream.on_unsure or self.on_unsure for stream in streams), key=_STRICTNESS.index)
+        return replace(self, unsure_from=lowest, on_unsure=strictest)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from .held_content import read_message
 from .labels import Label
 from .policy import Disposition, Policy, Reason, Trouble, covers, decide, unscanned
 from .ports import HeldCopy, HeldMessage
+from .stream import meant
 
 OBJECTED_MEANWHILE: Final = "objected_meanwhile"
 """Beside the policy's reasons: the recipient objected after the copy was held."""
@@ -117,13 +118,15 @@ class Rechecker:
         if decision and not decision.in_force(at):
             decision = None
         scopes, stale = _scopes(message, decider), _is_stale(decider.consent, at)
+        streams = meant(decider.streams, message.controller, message.brand, message.topic)
+        policy = decider.policy.within(streams)
         checked = []
         for number in numbers:
             copy = message.copies[number]
             consent = _consent(decider.consent, copy.recipient.path, scopes, at, stale=stale)
             checked.append(
                 recheck(
-                    *(copy, facts, consent, decider.policy),
+                    *(copy, facts, consent, policy),
                     decision=decision,
                     despite=despite,
                     null_sender=message.null_sender,

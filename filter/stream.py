@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from .labels import Disposition
+
 
 class Mode(StrEnum):
     """What is done with verdicts: `monitor` relays everything and records what would have been done."""
@@ -40,13 +42,18 @@ def _within(domain: str, allowed: frozenset[str]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """One sender's mail: the scope in which consent is looked up, and the mode. Without `match` it takes everything."""
+    """One sender's mail: the scope in which consent is looked up, and the mode. Without `match` it takes everything.
+
+    `unsure_from` and `on_unsure` are its own uncertain band (see `policy.Policy`); None: that of the policy.
+    """
 
     controller: str
     brand: str
     topic: str
     mode: Mode = Mode.ENFORCE
     match: Match = Match()
+    unsure_from: float | None = None
+    on_unsure: Disposition | None = None
 
 
 class Said(NamedTuple):
@@ -78,3 +85,8 @@ def select(streams: Sequence[Stream], from_domain: str, mail_from_domain: str) -
         if stream.match.matches(from_domain, mail_from_domain):
             return stream
     return streams[-1]
+
+
+def meant(streams: Sequence[Stream], controller: str, brand: str, topic: str) -> Sequence[Stream]:
+    """The streams that a message of this scope may have come by, as can be told later: all, where none has it."""
+    return [s for s in streams if (s.controller, s.brand, s.topic) == (controller, brand, topic)] or streams

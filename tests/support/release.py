@@ -90,6 +90,7 @@ class ReleaseWorld:
         self.decisions: dict[str, CampaignDecision] = {}
         self.classifier = CLASSIFIER
         self.policy = Policy()
+        self.streams = (Stream("shop", "shop", "offers"),)
         self.reported: list[str] = []
         self.now = NOON
         self.settings = settings
@@ -210,7 +211,7 @@ class ReleaseWorld:
         return Decider(
             self.classifier,
             self.consents,
-            (Stream("shop", "shop", "offers"),),
+            self.streams,
             self.policy,
             decisions=self.decisions.get,
         )

@@ -122,6 +122,17 @@ def test_unknown_cases_can_be_set(load):
     assert policy == Policy(on_unsure=Disposition.RELAY, on_consent_unavailable=Disposition.TEMPFAIL, unsure_from=1.0)
 
 
+def test_a_stream_can_have_its_own_uncertain_band(load):
+    """A stream's band reaches the decision; one that diverts needs a way for diverted copies."""
+    stream = '[[stream]]\ncontroller = "a"\nbrand = "a"\ntopic = "a"\n'
+    (plain,) = load(stream).streams()
+    assert (plain.unsure_from, plain.on_unsure) == (None, None)
+    (own,) = load(f'{stream}unsure_from = 0.2\non_unsure = "relay"\n').streams()
+    assert (own.unsure_from, own.on_unsure) == (0.2, Disposition.RELAY)
+    with pytest.raises(ConfigError, match="divert"):
+        load(f'{stream}on_unsure = "divert"\n')
+
+
 @pytest.mark.parametrize("name", [name for name in Policy.__dataclass_fields__ if name.startswith("on_")])
 def test_every_unknown_case_reaches_the_policy(load, name):
     """No setting of an unknown case is read and then forgotten."""
@@ -312,7 +323,7 @@ password_file = "password"
 def _with_example_stream() -> str:
     """The shipped file with its commented example stream made active."""
     return re.sub(
-        r"^#   (?=\[\[stream|match|controller|brand|topic|mode)",
+        r"^#   (?=\[\[stream|match|controller|brand|topic|mode|unsure_from|on_unsure)",
         "",
         (CONFIG / "filter.toml").read_text(),
         flags=re.MULTILINE,

@@ -103,6 +103,33 @@ def test_the_stream_sets_the_mode_and_null_sender_passes() -> None:
     assert one.verdict.reason is Reason.NULL_SENDER
 
 
+WHIFF = dataclasses.replace(PROMOTION, segments=(Segment(SegmentKind.PARAGRAPH, "whiff"),))  # scores 0.41
+
+
+def test_a_stream_has_its_uncertain_band() -> None:
+    """What a stream says of doubt goes before the policy's word, each setting by itself; other streams are as ever."""
+    bank, rest = STREAMS
+    plain = dataclasses.replace(rest, mode=Mode.ENFORCE)
+
+    def verdict(policy: Policy, stream: Stream, sender: str = "a@bank.example") -> tuple[Disposition, Reason]:
+        message = dataclasses.replace(WHIFF, from_address=sender)
+        deciding = dataclasses.replace(decider(Consents()), policy=policy, streams=(stream, plain))
+        (one,) = deciding.decide(message, sender, ["no@x.example"], 1).recipients
+        return one.verdict.disposition, one.verdict.reason
+
+    usual, relaxed = Policy(), Policy(unsure_from=0.9)
+    own = dataclasses.replace(bank, unsure_from=0.1)
+    assert verdict(usual, bank) == verdict(usual, own) == (Disposition.HOLD, Reason.UNSURE)
+    assert verdict(relaxed, bank) == (Disposition.RELAY, Reason.SERVICE)
+    assert verdict(relaxed, own) == (Disposition.HOLD, Reason.UNSURE)
+    assert verdict(relaxed, own, "a@else.example") == (Disposition.RELAY, Reason.SERVICE)
+    assert verdict(usual, dataclasses.replace(bank, unsure_from=0.9)) == (Disposition.RELAY, Reason.SERVICE)
+    let = dataclasses.replace(bank, on_unsure=Disposition.RELAY)
+    assert verdict(usual, let) == (Disposition.RELAY, Reason.UNSURE)
+    divert = dataclasses.replace(own, on_unsure=Disposition.DIVERT)
+    assert verdict(relaxed, divert) == (Disposition.DIVERT, Reason.UNSURE)
+
+
 def test_only_mail_has_a_null_sender() -> None:
     """A text message without a sender, and mail whose sender is not known, are no reports and are not excused."""
     text = Message(Channel.SMS, segments=PROMOTION.segments)

@@ -12,7 +12,7 @@ from filter.labels import Channel, Label, SegmentKind, SegmentLabel
 from filter.message import Defect, DefectCode, Message, Segment
 from filter.policy import DEFAULT_TABLE, Disposition, Policy, Reason, Trouble, acting_label, decide, doubts, unscanned
 from filter.rules import Rule, compile_rules
-from filter.stream import Mode
+from filter.stream import Mode, Stream
 from filter.weights import Weights
 
 RULES = tuple(
@@ -174,6 +174,19 @@ def test_what_could_not_be_judged_follows_its_setting(setting: Disposition) -> N
     assert unscanned(policy, null_sender=True).disposition is RELAY
     monitored = unscanned(policy, mode=Mode.MONITOR)
     assert (monitored.disposition, monitored.would) == (RELAY, setting)
+
+
+def test_of_several_bands_the_strictest_counts() -> None:
+    """Where nobody knows any more which stream it was, doubt begins at the lowest score and holds what any holds."""
+    bare = Stream("c", "b", "t")
+    low = dataclasses.replace(bare, unsure_from=0.1, on_unsure=RELAY)
+    high = dataclasses.replace(bare, unsure_from=0.8)
+    assert POLICY.within(()) is POLICY.within((bare,)) is POLICY
+    assert POLICY.within((low,)) == dataclasses.replace(POLICY, unsure_from=0.1, on_unsure=RELAY)
+    assert POLICY.within((low, high)) == dataclasses.replace(POLICY, unsure_from=0.1)
+    assert POLICY.within((high, bare)) == POLICY
+    rejecting = dataclasses.replace(high, on_unsure=Disposition.REJECT)
+    assert POLICY.within((low, rejecting, bare)).on_unsure is Disposition.REJECT
 
 
 def decided(word: Decided) -> CampaignDecision:

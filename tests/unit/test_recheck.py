@@ -9,12 +9,14 @@ from support.release import CLASSIFIER, NEW_RULES, NOON, ReleaseWorld, blocked
 
 from filter.campaigns import CampaignDecision, Decided
 from filter.consent import ConsentAnswer, ConsentState
+from filter.decision_evidence import evidence_of
 from filter.envelope import RcptTo
 from filter.facts import NO_FACTS, Facts
 from filter.labels import Label
 from filter.policy import DEFAULT_TABLE, Disposition, Policy, Reason, Trouble
 from filter.ports import HeldCopy
 from filter.recheck import OBJECTED_MEANWHILE, recheck
+from filter.stream import Stream
 
 POLICY = Policy()
 YES, NO, NONE = ConsentState.CONSENT, ConsentState.OBJECTED, ConsentState.UNKNOWN
@@ -94,6 +96,24 @@ def test_doubt_is_for_a_reviewer_too() -> None:
     assert recheck(copy(), unsure, answer(NONE), POLICY)[:2] == (False, Reason.UNSURE)
     assert recheck(copy(), unsure, answer(NONE), POLICY, despite=True) == (True, Reason.UNSURE, True, NONE)
     assert recheck(copy(), unsure, answer(NONE), POLICY, decision=SERVICE).goes
+
+
+def test_doubt_is_that_of_the_stream() -> None:
+    """A copy that its stream's own band held stays held by it, also when the stream can be told no more; and what a
+    reviewer has seen of its campaign is that doubt.
+    """
+    world = ReleaseWorld()
+    world.hold("ann")
+    doubtful = {"facts": facts(Label.SERVICE, score=0.2).to_json()}
+    assert check(world, **doubtful) == (True, Reason.SERVICE)
+    (shop,) = world.streams
+    world.streams = (Stream("a", "a", "a"), dataclasses.replace(shop, unsure_from=0.1))
+    assert check(world, **doubtful) == (False, Reason.UNSURE)
+    assert check(world, **doubtful, topic="gone") == (False, Reason.UNSURE)
+    assert check(world, **doubtful, controller="a", brand="a", topic="a") == (True, Reason.SERVICE)
+    world.mail.messages[1] = dataclasses.replace(world.mail.messages[1], **doubtful)
+    assert "unsure" in evidence_of(world.mail, "c1", POLICY, world.streams).split()
+    assert "unsure" not in evidence_of(world.mail, "c1", POLICY, world.streams[:1]).split()
 
 
 def test_what_was_not_judged_is_for_a_reviewer() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from filter.stream import Match, Mode, Said, Stream, select
+from filter.stream import Match, Mode, Said, Stream, meant, select
 
 BANK = Stream("bank", "bank", "offers", match=Match(from_domain=frozenset({"bank.example"})))
 SHOP = Stream("shop", "shop", "offers", match=Match(mail_from=frozenset({"bulk.shop.example"})))
@@ -32,3 +32,10 @@ def test_what_was_said_takes_the_place_of_the_stream() -> None:
     stream = Stream("group", "group", "general", mode=Mode.MONITOR)
     assert Said().over(stream) is stream
     assert Said(controller="shop", topic="offers").over(stream) == Stream("shop", "group", "offers", mode=Mode.MONITOR)
+
+
+def test_the_streams_that_may_be_meant() -> None:
+    """Those of the scope, all of them; every stream there is where none has it."""
+    other = Stream("bank", "bank", "offers", match=Match(mail_from=frozenset({"bank.example"})))
+    assert list(meant([BANK, SHOP, other, REST], "bank", "bank", "offers")) == [BANK, other]
+    assert list(meant([BANK, SHOP, REST], "bank", "bank", "letters")) == [BANK, SHOP, REST]
