@@ -17,7 +17,7 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test soak lint format types bench fuzz reference kafka kafka-stop lock wheel clean
+.PHONY: help demo test soak train evaluate lint format types bench fuzz reference kafka kafka-stop lock wheel clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -32,6 +32,12 @@ test: $(VENV)/.dev ## Run every test
 soak: $(VENV)/.dev ## Run the long tests and the ledger under kills (an hour or so)
 	@$(BIN)/python -m pytest -m soak $(ARGS)
 	@$(BIN)/python tests/bench/soak_ledger.py 20
+
+train: $(VENV)/.dev ## Fit the learned weights anew to tests/data (minutes)
+	@$(BIN)/consentry train $(ARGS)
+
+evaluate: $(VENV)/.dev ## Measure judgements on the messages that are kept back
+	@$(BIN)/consentry evaluate tests/data/messages/heldout.jsonl $(ARGS)
 
 lint: $(VENV)/.dev ## Check style and formatting
 	@$(BIN)/ruff check .
