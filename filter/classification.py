@@ -16,6 +16,7 @@ from .learned import Head, Sentence
 from .message import DefectCode, Message
 from .rules import RuleSet
 from .sheet import BETWEEN, OPENING, fold, offsets
+from .urgency import Urgency, urgency_of
 
 MAX_SHOWN: Final = 50  # matches of one rule in a segment, or of a pattern in a sentence, that are shown as evidence
 
@@ -84,6 +85,18 @@ class Classification:
     def obfuscated(self) -> bool:
         """Whether words were disguised from readers or machines."""
         return any(defect.code is DefectCode.OBFUSCATED for defect in self.message.defects)
+
+    @property
+    def urgency(self) -> Urgency:
+        """What makes promotional mail time-critical, or keeps it from being so; nothing for other mail."""
+        if not self.label.promotional:
+            return Urgency()
+        return urgency_of(self.message.segments, self.judgements, self.message.defects, self.rules)
+
+    @property
+    def time_critical(self) -> bool:
+        """Whether it promotes beside a passcode, password reset, fraud or safety alert (see `urgency`)."""
+        return self.urgency.counts
 
     @property
     def threshold(self) -> float:

@@ -119,6 +119,7 @@ class PolicySettings(Section):
     on_bad_address: Cell = _DEFAULT_POLICY.on_bad_address
     on_unread_content: Cell = _DEFAULT_POLICY.on_unread_content
     on_unsure: Cell = _DEFAULT_POLICY.on_unsure
+    on_time_critical: Cell = _DEFAULT_POLICY.on_time_critical
     on_blocked: Cell = _DEFAULT_POLICY.on_blocked
     on_scan_error: Annotated[Disposition, word(*_UNSCANNED)] = _DEFAULT_POLICY.on_scan_error
     unsure_from: Annotated[float, PlainValidator(values.probability)] = _DEFAULT_POLICY.unsure_from

@@ -96,6 +96,7 @@ BECAUSE: Final = {
     Reason.BAD_ADDRESS: "promotional, and the address cannot be looked up",
     Reason.UNREAD_CONTENT: "content that could not be read, and nothing read shows a service purpose",
     Reason.UNSURE: "too close to promotion to be sure, and no service purpose shows",
+    Reason.TIME_CRITICAL: "promotional, but what it serves for cannot wait: take the promotion out of such mail",
     Reason.UNSCANNED: "a fault kept the message from being judged",
     Reason.DECIDED_SERVICE: "a reviewer decided that this campaign is service",
     Reason.DECIDED_MARKETING: "a reviewer decided that this campaign is marketing",
@@ -178,6 +179,12 @@ def _what_it_is(classification: Classification, law: Mapping[str, LawRule]) -> R
         )
     if classification.disguised:
         lines.append(Text("Declared as service, promotional in content: disguised marketing.", style="bold red"))
+    if (urgency := classification.urgency).rules:
+        found = f"Something that cannot wait ({', '.join(urgency.rules)})"
+        told = f"It is time-critical all the same. {found}, and little promotion beside it."
+        lines.append(
+            Text(f"{found}, but not time-critical: {urgency.bound}." if urgency.bound else told, style="yellow")
+        )
     lines += [Text(f"Not judged: {_defect(classification, code)}.", style="yellow") for code in classification.unread]
     return Group(*lines)
 

@@ -28,6 +28,7 @@ class Facts(NamedTuple):
     service_shown: float
     threshold: float
     decisive_rules: tuple[str, ...]
+    time_critical: bool = False
 
     def to_json(self) -> str:
         """One JSON object on one line; `from_json` gives an equal value."""
@@ -47,6 +48,7 @@ class Facts(NamedTuple):
                 service_shown=_number(found.pop("service_shown")),
                 threshold=_number(found.pop("threshold")),
                 decisive_rules=_words(found.pop("decisive_rules")),
+                time_critical=_flag(found.pop("time_critical")),
             )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(f"facts of a held message: {_shown(text)}: cannot be read ({error})") from error
@@ -66,6 +68,7 @@ def facts_of(classification: Classification) -> Facts:
         classification.service_shown,
         classification.threshold,
         classification.decisive_rules,
+        classification.time_critical,
     )
 
 

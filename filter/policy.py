@@ -55,6 +55,7 @@ class Reason(StrEnum):
     BAD_ADDRESS = "bad_address"
     UNREAD_CONTENT = "unread_content"
     UNSURE = "unsure"
+    TIME_CRITICAL = "time_critical"
     UNSCANNED = "unscanned"
     DECIDED_SERVICE = "decided_service"
     DECIDED_MARKETING = "decided_marketing"
@@ -98,6 +99,7 @@ _TROUBLE_REASON: Final = {
     Trouble.STALE: Reason.CONSENT_STALE,
     Trouble.BAD_ADDRESS: Reason.BAD_ADDRESS,
 }
+_OF_PROMOTION: Final = frozenset({*_STATE_REASON.values(), *_TROUBLE_REASON.values()})
 # A line of text beside pictures says little about what they show: more than one service phrase is asked for.
 _PICTURES: Final = frozenset({DefectCode.IMAGE_ONLY})
 _UNREAD: Final = "unread:"
@@ -115,6 +117,8 @@ class Policy:
       message of pictures, twice the usual evidence.
     - `on_unsure`: labelled service, but with a score of at least `unsure_from` and no service evidence, or with words
       disguised from readers or machines, to O or U.
+    - `on_time_critical`: a passcode, password reset, fraud or safety alert with little promotion beside it (`urgency`),
+      where its recipient's copy would be held for that promotion.
     - `on_blocked`: a technical or legal block on the address that covers all mail (law A10, step 1).
     - `on_scan_error`: a fault of ours kept the message from being judged at all.
     """
@@ -125,6 +129,7 @@ class Policy:
     on_bad_address: Disposition = Disposition.HOLD
     on_unread_content: Disposition = Disposition.HOLD
     on_unsure: Disposition = Disposition.HOLD
+    on_time_critical: Disposition = Disposition.HOLD
     on_blocked: Disposition = Disposition.HOLD
     on_scan_error: Disposition = Disposition.HOLD
     unsure_from: float = 0.35
@@ -171,8 +176,8 @@ def decide(
     state = _U if isinstance(consent, Trouble) else consent.state
     outgrown = decision is not None and not covers(decision, judged, policy)
     decision = None if outgrown else decision
-    would, reason = _enforced(judged, consent, policy, null_sender=null_sender, decided=decision)
-    notes: tuple[Reason, ...] = (Reason.DECISION_OUTGROWN,) if outgrown else ()
+    would, reason, notes = _enforced(judged, consent, policy, null_sender=null_sender, decided=decision)
+    notes = (*notes, Reason.DECISION_OUTGROWN) if outgrown else notes
     if judged.disguised and not (decision and decision.decided is Decided.IS_SERVICE):
         # The mismatch is the graver finding: it leads wherever the copy is not relayed.
         reason, notes = (
@@ -181,7 +186,7 @@ def decide(
             else (reason, (Reason.DISGUISED_MARKETING, *notes))
         )
     if decision:
-        undecided, _ = _enforced(judged, consent, policy, null_sender=null_sender)
+        undecided, *_ = _enforced(judged, consent, policy, null_sender=null_sender)
         word = _DECIDED[decision.decided]
         reason, notes = (reason, (*notes, word)) if would is undecided else (word, (reason, *notes))
     done = would if mode is Mode.ENFORCE else _RELAY
@@ -233,6 +238,25 @@ def acting_label(label: Label, decision: CampaignDecision | None) -> Label:
 
 
 def _enforced(
+    judged: Classification | Facts,
+    consent: ConsentAnswer | Trouble,
+    policy: Policy,
+    *,
+    null_sender: bool,
+    decided: CampaignDecision | None = None,
+) -> tuple[Disposition, Reason, tuple[Reason, ...]]:
+    """What law A10 and the policy make of a copy, and what the policy wants of time-critical mail that is held for its
+    promotion. Where a reviewer decided, it is what the reviewer says.
+    """
+    would, reason = _ordered(judged, consent, policy, null_sender=null_sender, decided=decided)
+    if decided or reason not in _OF_PROMOTION or not judged.label.promotional or not judged.time_critical:
+        return would, reason, ()
+    if would is not _HOLD or policy.on_time_critical is _HOLD:
+        return would, reason, (Reason.TIME_CRITICAL,)
+    return policy.on_time_critical, Reason.TIME_CRITICAL, (reason,)
+
+
+def _ordered(
     judged: Classification | Facts,
     consent: ConsentAnswer | Trouble,
     policy: Policy,

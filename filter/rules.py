@@ -23,7 +23,9 @@ from .weights import MAX_WEIGHT, Weights, read_toml
 
 _ID: Final = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*(?:\.[a-z0-9]+(?:-[a-z0-9]+)*)+")
 _FLAGS: Final = hyperscan.HS_FLAG_CASELESS
-_FIELDS: Final = ("id", "label", "weight", "patterns", "in", "channels", "cites", "note", "match", "no_match")
+_FIELDS: Final = (
+    *("id", "label", "weight", "patterns", "in", "channels", "time_critical", "cites", "note", "match", "no_match"),
+)
 _MIN_EXAMPLES: Final = 2
 
 
@@ -32,6 +34,7 @@ class Rule:
     """One rule: if a pattern matches in one of `kinds` of a message on one of `channels`, it argues for `label`.
 
     `weight` is in log-odds (above 0, at most 6), `cites` are law.md rule numbers or cases, `place` is file and rule.
+    `time_critical`: what it finds does harm when it comes late (service rules only; see `urgency`).
     `lang` is the language of its phrases; it limits nothing, as a message's language is only the sender's claim.
     """
 
@@ -42,6 +45,7 @@ class Rule:
     cites: tuple[str, ...]
     kinds: frozenset[SegmentKind] = frozenset(SegmentKind)
     channels: frozenset[Channel] = frozenset(Channel)
+    time_critical: bool = False
     lang: str = "en"
     note: str = ""
     match: tuple[str, ...] = ()
@@ -152,7 +156,8 @@ def version_of(rules: Iterable[Rule], weights: Weights, learned: Learned = NOTHI
 
 def _deciding(rule: Rule) -> tuple[Any, ...]:
     """Everything about a rule that can change a verdict."""
-    return (rule.id, rule.label, rule.weight, rule.patterns, sorted(rule.kinds), sorted(rule.channels))
+    kinds, channels = sorted(rule.kinds), sorted(rule.channels)
+    return (rule.id, rule.label, rule.weight, rule.patterns, kinds, channels, rule.time_critical)
 
 
 def expressions_of(rules: Iterable[Rule]) -> list[Expressions]:
@@ -233,6 +238,7 @@ def _parse_rule(place: str, entry: Any, lang: str, problems: list[Problem]) -> R
         cites=reader.texts("cites", least=1),
         kinds=frozenset(SegmentKind(kind) for kind in reader.choices("in", SegmentKind)),
         channels=frozenset(Channel(channel) for channel in reader.choices("channels", Channel)),
+        time_critical=reader.time_critical(),
         lang=lang,
         note=str(entry.get("note", "")),
         match=reader.texts("match", least=_MIN_EXAMPLES),
@@ -290,6 +296,12 @@ class _Reader:
             self.problem("weight", repr(value), f"a number above 0, at most {MAX_WEIGHT} (log-odds)")
             return 1.0
         return float(value)
+
+    def time_critical(self) -> bool:
+        value = self.entry.get("time_critical", False)
+        if not isinstance(value, bool) or (value and self.entry.get("label") != SegmentLabel.SERVICE):
+            self.problem("time_critical", repr(value), "true or false; true for rules with label service only")
+        return value is True
 
     def texts(self, name: str, *, least: int) -> tuple[str, ...]:
         values = self.entry.get(name, [])

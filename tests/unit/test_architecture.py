@@ -48,6 +48,7 @@ CORE = (
     "campaign_reading",
     "campaign",
     "findings",
+    "urgency",
     "classification",
     "classify",
     "facts",

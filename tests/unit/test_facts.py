@@ -27,6 +27,7 @@ FACTS = st.builds(
     service_shown=st.floats(0, 1000),
     threshold=st.floats(0, 10),
     decisive_rules=st.lists(st.text()).map(tuple),
+    time_critical=st.booleans(),
 )
 
 

@@ -8,6 +8,7 @@ from filter.campaigns import CampaignDecision, Decided
 from filter.classification import Classification
 from filter.classify import Classifier
 from filter.consent import ANY, Capture, ConsentAnswer, ConsentEvent, ConsentState, EventKind, Scope
+from filter.facts import facts_of
 from filter.labels import Channel, Label, SegmentKind, SegmentLabel
 from filter.message import Defect, DefectCode, Message, Segment
 from filter.policy import DEFAULT_TABLE, Disposition, Policy, Reason, Trouble, acting_label, decide, doubts, unscanned
@@ -187,6 +188,61 @@ def test_of_several_bands_the_strictest_counts() -> None:
     assert POLICY.within((high, bare)) == POLICY
     rejecting = dataclasses.replace(high, on_unsure=Disposition.REJECT)
     assert POLICY.within((low, rejecting, bare)).on_unsure is Disposition.REJECT
+
+
+URGENT = facts_of(judged("service and promotion"))._replace(time_critical=True)
+
+
+@pytest.mark.parametrize("setting", [RELAY, Disposition.DIVERT, Disposition.REJECT])
+@pytest.mark.parametrize("consent", [answer(ConsentState.OBJECTED), answer(ConsentState.UNKNOWN), *Trouble])
+def test_time_critical_mail_has_its_setting(consent: ConsentAnswer | Trouble, setting: Disposition) -> None:
+    """Where the copy would be held for its promotion the setting decides, and what would hold it is noted."""
+    held = decide(URGENT, consent, POLICY)
+    assert (held.disposition, held.notes) == (HOLD, (Reason.TIME_CRITICAL,))
+    policy = dataclasses.replace(POLICY, on_time_critical=setting)
+    verdict = decide(URGENT, consent, policy)
+    assert (verdict.disposition, verdict.reason, verdict.notes) == (setting, Reason.TIME_CRITICAL, (held.reason,))
+    usual = decide(URGENT._replace(time_critical=False), consent, policy)
+    assert (usual.disposition, usual.reason, usual.notes) == (HOLD, held.reason, ())
+
+
+LET_GO = dataclasses.replace(POLICY, on_time_critical=RELAY)
+
+
+def test_time_critical_is_a_note_where_nothing_changes() -> None:
+    """With consent it flows as ever; what the table diverts or rejects is not held, and stays so."""
+    agreed = decide(URGENT, answer(ConsentState.CONSENT), LET_GO)
+    assert (agreed.disposition, agreed.reason, agreed.notes) == (RELAY, Reason.CONSENT, (Reason.TIME_CRITICAL,))
+    row = {**DEFAULT_TABLE[Label.MIXED], ConsentState.OBJECTED: Disposition.REJECT}
+    policy = dataclasses.replace(LET_GO, table={**DEFAULT_TABLE, Label.MIXED: row})
+    rejected = decide(URGENT, answer(ConsentState.OBJECTED), policy)
+    assert (rejected.disposition, rejected.notes) == (Disposition.REJECT, (Reason.TIME_CRITICAL,))
+
+
+def test_time_critical_overrules_neither_blocks_nor_reviewers() -> None:
+    """A block holds it, a report passes as a report, and a reviewer's word on the campaign is the last."""
+    refused = answer(ConsentState.OBJECTED)
+    assert decide(URGENT, answer(ConsentState.CONSENT, blocked=True), LET_GO).reason is Reason.BLOCKED
+    assert decide(URGENT, refused, LET_GO, null_sender=True).reason is Reason.NULL_SENDER
+    stopped = decide(URGENT, refused, LET_GO, decision=IS_MARKETING)
+    assert (stopped.disposition, stopped.reason) == (HOLD, Reason.DECIDED_MARKETING)
+    outgrown = decide(URGENT, refused, LET_GO, decision=IS_SERVICE._replace(evidence="another"))
+    assert (outgrown.disposition, outgrown.notes) == (RELAY, (Reason.OBJECTED, Reason.DECISION_OUTGROWN))
+
+
+def test_time_critical_mail_that_claims_to_be_service_is_still_disguised() -> None:
+    """The setting decides, and the mismatch is noted; where it is held the mismatch leads."""
+    disguised = URGENT._replace(disguised=True)
+    relayed = decide(disguised, answer(ConsentState.OBJECTED), LET_GO)
+    assert (relayed.reason, set(relayed.notes)) == (
+        *(Reason.TIME_CRITICAL,),
+        {Reason.OBJECTED, Reason.DISGUISED_MARKETING},
+    )
+    held = decide(disguised, answer(ConsentState.OBJECTED), POLICY)
+    assert (held.reason, set(held.notes)) == (
+        *(Reason.DISGUISED_MARKETING,),
+        {Reason.OBJECTED, Reason.TIME_CRITICAL},
+    )
 
 
 def decided(word: Decided) -> CampaignDecision:

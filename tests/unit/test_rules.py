@@ -185,3 +185,20 @@ def test_the_version_follows_the_content() -> None:
     assert version_of(rules, Weights()) == version_of(parse_rules({"other.toml": OFFER}), Weights())
     changed = parse_rules({"a.toml": OFFER.replace("<percent> off", "<percent> discount")})
     assert version_of(rules, Weights()) != version_of(changed, Weights())
+
+
+@pytest.mark.parametrize(("label", "value"), [("marketing", "true"), ("service", '"yes"'), ("neutral", "1")])
+def test_only_service_can_be_time_critical(label, value):
+    """A rule of another label, or another word than true or false, is refused with what is allowed."""
+    text = f"""[[rule]]
+id = "a.b"
+label = "{label}"
+weight = 1
+time_critical = {value}
+patterns = ["word"]
+cites = ["R1"]
+match = ["word", "a word"]
+no_match = ["none", "nothing"]
+"""
+    with pytest.raises(RuleError, match="time_critical"):
+        parse_rules({"own.toml": text})
