@@ -1,4 +1,4 @@
-"""Time-critical mail that carries a promotion is told apart, and nothing else can pass for it. With the shipped rules."""
+"""Time-critical mail that promotes is told apart, and nothing else can pass for it. With the shipped rules."""
 
 import dataclasses
 from io import StringIO
