@@ -101,7 +101,7 @@ class Classifier:
     def _label(self, promotion: float, ask: float, opinion: "_Opinion") -> Label:
         threshold = self.rules.weights.threshold
         if promotion >= threshold:
-            return Label.MIXED if opinion.of(Head.SERVICE) >= threshold else Label.MARKETING
+            return Label.MIXED if opinion.serves(threshold) else Label.MARKETING
         if ask >= threshold:
             return Label.RE_PERMISSION
         return Label.SURVEY if opinion.of(Head.SURVEY) >= threshold else Label.SERVICE
@@ -231,6 +231,12 @@ class _Opinion:
             return self._by_rules(head)
         weights = self._rules.weights
         return (self._rules.learned.log_odds(head, *self.formed_from(head)) - weights.intercept) / weights.slope
+
+    def serves(self, threshold: float) -> bool:
+        """Whether promotional mail has a service purpose too: a rule says so, or what was learned is sure of it."""
+        if self._evidence.service >= threshold:
+            return True
+        return bool(self._sentences) and self.of(Head.SERVICE) >= threshold + self._rules.weights.learned_doubt
 
     def formed_from(self, head: Head) -> tuple[Summary, float]:
         """The message's sentences and the rules' evidence, for a head."""
