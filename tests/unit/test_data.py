@@ -1,4 +1,4 @@
-"""The labelled messages in `tests/data/messages` are in their form: what is measured with them rests on that."""
+"""The labelled messages and sentences in `tests/data` are in their form: what is fitted and measured rests on that."""
 
 import json
 import re
@@ -9,9 +9,13 @@ from typing import Any
 
 import pytest
 
+from filter.examples import read_sentences
 from filter.labels import Channel, Label
 
 FILES = sorted((Path(__file__).parents[1] / "data" / "messages").glob("*.jsonl"))
+SENTENCES = sorted((Path(__file__).parents[1] / "data" / "sentences").glob("*.txt"))
+LONGEST = 302
+SOME_WORDS = 5  # shorter sentences are anybody's
 REQUIRED = {"id", "source", "industry", "lang", "channel", "label", "borderline"}
 OPTIONAL = {"from", "subject", "text", "html", "spans", "pair", "why"}
 _TAG = re.compile(r"<[^>]*>")
@@ -52,3 +56,24 @@ def test_promotional_passages_stand_in_their_message(path: Path) -> None:
             assert _words(span) in read, (name, span)
         assert one["label"] != Label.MIXED or one.get("spans"), name
         assert one.get("pair", name) in messages, name
+
+
+@pytest.mark.parametrize("path", SENTENCES, ids=lambda path: path.stem)
+def test_every_sentence_is_in_its_form(path: Path) -> None:
+    """Sentences can be read, are short enough to be one, and say what language they are in."""
+    found = read_sentences(path)
+    assert found
+    assert all(len(one.text) <= LONGEST for one in found)
+
+
+def test_sentences_are_each_their_own() -> None:
+    """None stands there twice, and none is a sentence of a message that is kept back to measure with."""
+    texts = [one.text.lower() for path in SENTENCES for one in read_sentences(path)]
+    assert [text for text, count in Counter(texts).items() if count > 1] == []
+    kept_back = {
+        sentence.lower()
+        for one in _lines(FILES[0].with_name("heldout.jsonl"))
+        for sentence in re.split(r"(?<=[.!?])\s+|\n", one.get("text") or _TAG.sub("\n", one.get("html") or ""))
+        if len(sentence.split()) > SOME_WORDS
+    }
+    assert kept_back.intersection(texts) == set()
