@@ -1,6 +1,7 @@
 """`consentry campaign`: what is known of each campaign, one sample of it, and what reviewers decide about it."""
 
 from collections.abc import Collection
+from time import sleep
 from typing import Annotated, Final
 
 import typer
@@ -28,6 +29,8 @@ campaign_commands = typer.Typer(
 CampaignName = Annotated[
     str, typer.Argument(metavar="CAMPAIGN", help="The campaign, or how its name begins.", show_default=False)
 ]
+_COUNTS_WITHIN: Final = 1.0  # seconds until a decision counts everywhere
+
 ApplyToHeld = Annotated[
     bool, typer.Option("--apply-to-held", help="Release the copies that are held already, each checked again.")
 ]
@@ -237,6 +240,8 @@ def _apply(settings: Config, stores: ReviewStores, decision: CampaignDecision, *
     """Release what is held of the campaign, if the decision counts; each copy is checked again."""
     if not decision.in_force(console.now()) or decision.decided is not Decided.IS_SERVICE:
         return None
+    # Whoever releases checks each copy by the decisions it has read, and every worker reads them within a second.
+    sleep(_COUNTS_WITHIN)
     why = f"campaign decided {decision.decided}: {decision.why}"
     how = How(why=why, author=decision.approver or decision.author, yes=True, no_wait=no_wait)
     return place(settings, stores, Action.RELEASE, HeldQuery(campaign=decision.campaign), how)
