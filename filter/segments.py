@@ -12,14 +12,15 @@ from functools import cache
 from typing import NamedTuple, overload
 
 from .labels import SegmentKind
+from .spelled import closed_up, may_be_spelled
 
 LOOKALIKES = dict(
     zip(
         "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0456\u0458\u0455\u0501\u0475\u04bb\u04cf\u051b\u051d"
         "\u0410\u0412\u0415\u041a\u041c\u041d\u041e\u0420\u0421\u0422\u0425\u0423\u0406\u0408\u0405\u043a"
-        "\u03bf\u03bd\u03b1\u03b9\u03c1\u03ba\u03c5\u03c4\u03b5\u03f2"
+        "\u03bf\u03bd\u03b1\u03b9\u03c1\u03ba\u03c5\u03c4\u03b5\u03f2\u0493"
         "\u0391\u0392\u0395\u0396\u0397\u0399\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a5\u03a7",
-        "aeopcyxijsdvhlqwABEKMHOPCTXYIJSkovaipkutecABEZHIKMNOPTYX",
+        "aeopcyxijsdvhlqwABEKMHOPCTXYIJSkovaipkutecfABEZHIKMNOPTYX",
         strict=True,
     )
 )
@@ -49,6 +50,7 @@ class DefectCode(StrEnum):
     ATTACHMENT = "attachment"
     IMAGE_ONLY = "image_only"
     EMPTY = "empty"
+    LANGUAGE_UNKNOWN = "language_unknown"
     INTERNAL = "internal"
 
 
@@ -65,6 +67,7 @@ UNREAD = frozenset(
         DefectCode.ATTACHMENT,
         DefectCode.IMAGE_ONLY,
         DefectCode.EMPTY,
+        DefectCode.LANGUAGE_UNKNOWN,
         DefectCode.INTERNAL,
     }
 )
@@ -154,10 +157,11 @@ _INVISIBLE_SET = (
     "\u202a-\u202e\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e0fff"
 )
 _INVISIBLE = re.compile(f"[{_INVISIBLE_SET}]+")
-# Letters that only look different: mathematical bold and italic, full width, circled, ligatures. Read as the plain
-# letter. And halves of characters, which no text that is sent on may hold.
+# Letters that only look different: mathematical bold and italic, full width, circled, squared, ligatures. Read as the
+# plain letter. And halves of characters, which no text that is sent on may hold.
 _STYLED = re.compile(
-    "[\ud800-\udfff\ufb00-\ufb06\uff01-\uff5e\u24b6-\u24e9\U0001d400-\U0001d7ff\U0001f130-\U0001f149]+"
+    "[\ud800-\udfff\ufb00-\ufb06\uff01-\uff5e\u24b6-\u24e9\U0001d400-\U0001d7ff\U0001f130-\U0001f149"
+    "\U0001f150-\U0001f169\U0001f170-\U0001f189]+"
 )
 # Single letters with something invisible around each: no language hyphenates like that.
 _SPLIT_WORD = re.compile(f"[{_INVISIBLE_SET}][A-Za-z][{_INVISIBLE_SET}]+[A-Za-z]")
@@ -167,6 +171,10 @@ _SMALL_LOOKALIKES = "".join(filter(str.islower, LOOKALIKES))
 _GREAT_LOOKALIKES = "".join(filter(str.isupper, LOOKALIKES))
 # A letter of another script right before a Latin one. (Endings stand after it, symbols before capitals: NF-\u03baB.)
 _DISGUISED_WORD = re.compile(f"[{_SMALL_LOOKALIKES}][a-z]|[{_GREAT_LOOKALIKES}][A-Za-z]")
+# White on black: letters, though Unicode does not say so.
+_SQUARED = {first + place: chr(ord("A") + place) for first in (0x1F150, 0x1F170) for place in range(26)}
+# Marks left when letter and mark have no character of their own: struck through, underlined.
+_MARKED_LETTER = re.compile("(?<=[ -~])[\u0300-\u036f\u20d0-\u20ff]+")
 _TURNED = ("\u202d", "\u202e")  # text shown in the other direction
 _MANY_MARKS = re.compile(r"[^\w\s\x00-\x7f]{31}")
 
@@ -201,6 +209,8 @@ def _cleaned(text: str) -> str:
         text = _excess_marks().sub(r"\1", text)
     if not unicodedata.is_normalized("NFC", text):
         text = unicodedata.normalize("NFC", text)
+    if not text.isascii():
+        text = _MARKED_LETTER.sub("", text)
     return _single_spaces(text)
 
 
@@ -214,6 +224,14 @@ def clean_all(texts: Sequence[str]) -> tuple[list[str], bool]:
     if not texts:
         return [], False
     whole = _MARK.join(texts)
+    if may_be_spelled(whole):
+        texts, endless = closed_up(texts)
+        cleaned, obfuscated = _clean_all(texts, _MARK.join(texts))
+        return cleaned, obfuscated or endless
+    return _clean_all(texts, whole)
+
+
+def _clean_all(texts: Sequence[str], whole: str) -> tuple[list[str], bool]:
     if whole.count(_MARK) == len(texts) - 1:
         # Nearly every page ends here: the spaces that all writers use, and no character that needs attention.
         spaced = _close_up(whole)
@@ -269,7 +287,7 @@ def _fits(text: str, codec: str) -> bool:
 
 
 def _plain_letters(match: re.Match[str]) -> str:
-    return _HALF.sub("\ufffd", unicodedata.normalize("NFKC", match[0]))
+    return _HALF.sub("\ufffd", unicodedata.normalize("NFKC", match[0].translate(_SQUARED)))
 
 
 _URL = re.compile(r"\s*(?:https?:)?/[/\\]+(?:[^/?#\\@]*@)?([^/?#\\:]*)(?::\d*)?([^#]*)", re.IGNORECASE)

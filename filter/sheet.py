@@ -43,6 +43,9 @@ _SMALL_CAPITALS: Final = dict(
 _MIXED: Final = re.compile(
     r"(?<![A-Za-z\u0370-\u052f])(?:[A-Za-z]++(?=[\u0370-\u052f])|[\u0370-\u052f]++(?=[A-Za-z]))[A-Za-z\u0370-\u052f]++"
 )
+_OTHER: Final = re.compile("[\u0370-\u052f]")
+_A_LATIN: Final = re.compile("[A-Za-z]")
+_SEGMENT: Final = re.compile(f"[^{OPENING}]+")
 _LATIN: Final = str.maketrans(LOOKALIKES)
 _LIKE_LATIN: Final = frozenset(_LATIN)
 # Marks that join words where no address has them. Each expression begins with its mark, which the engine finds fast.
@@ -97,14 +100,27 @@ def fold(text: str) -> str:
             text = text.replace(char, _LOOKS_LIKE[char])
     if not text.isascii():
         text = _FOREIGN.sub(_fold_char, text)
-    return text if text.isascii() else _MIXED.sub(_as_latin, text)
+    return text if text.isascii() else _as_seen(text)
 
 
 def _fold_long(text: str) -> str:
     """The same by one table for all characters: dearer than a few substitutions, far cheaper than very many."""
     table = {ord(char): char if char.isascii() else _folded(char) for char in set(text)}
     text = text.translate(table)
-    return _MIXED.sub(_as_latin, text) if not _LIKE_LATIN.isdisjoint(table) else text
+    return _as_seen(text) if not _LIKE_LATIN.isdisjoint(table) else text
+
+
+def _as_seen(text: str) -> str:
+    """Letters that look like Latin ones as those: in words that have Latin ones too, and in segments beside Latin ones
+    where no letter tells that the other script is meant.
+    """
+    text = _MIXED.sub(_as_latin, text)
+    return _SEGMENT.sub(_all_latin, text) if _OTHER.search(text) else text
+
+
+def _all_latin(match: re.Match[str]) -> str:
+    others = set(_OTHER.findall(match[0]))
+    return match[0].translate(_LATIN) if others and others <= _LIKE_LATIN and _A_LATIN.search(match[0]) else match[0]
 
 
 def _as_latin(match: re.Match[str]) -> str:

@@ -53,6 +53,7 @@ _CLASS = re.compile(r"^(?:[a-z]+)?\.([a-z_][\w-]*)$")
 _COLOUR = re.compile(r"#[0-9a-f]{3,8}|[a-z]{3,20}")
 _SHORT_COLOUR = re.compile(r"#...")
 _BACKGROUNDS = (b" background=", b"url(")
+_TURNED = (b"bidi-override", b"isolate-override", b"<bdo")
 _MAX_BACKGROUNDS = 100
 _DECLARED_BEFORE = 60  # octets between a property and its picture
 
@@ -63,7 +64,8 @@ _COMMENTS = (b"<!", b"<?", *(bytes((*b"</", octet)) for octet in _BOGUS))
 
 class Look(NamedTuple):
     """The page with marks at the tags to examine, the classes its style sheet takes out of sight, whether there are
-    comments, which may stand inside words, and whether there is a picture in the background.
+    comments, which may stand inside words, whether there is a picture in the background, and whether letters may be
+    shown in an order that is not theirs.
     """
 
     html: bytes
@@ -71,12 +73,17 @@ class Look(NamedTuple):
     classes: tuple[str, ...]
     comments: bool
     background: bool
+    turned: bool = False
+
+
+_SOUGHT = (*_LITERALS, *_COMMENTS, *_BACKGROUNDS, *_TURNED)
+_BOUNDS = len(_LITERALS), len(_LITERALS) + len(_COMMENTS), len(_SOUGHT) - len(_TURNED)
 
 
 @cache
 def _database() -> hyperscan.Database:
     database = hyperscan.Database()
-    expressions = [b"".join(b"\\x%02x" % octet for octet in text) for text in (*_LITERALS, *_COMMENTS, *_BACKGROUNDS)]
+    expressions = [b"".join(b"\\x%02x" % octet for octet in text) for text in _SOUGHT]
     database.compile(expressions=expressions, flags=[hyperscan.HS_FLAG_CASELESS] * len(expressions))
     return database
 
@@ -86,16 +93,20 @@ def mark(html: bytes) -> Look:
     places: list[int] = []
     comments: list[int] = []
     backgrounds: list[int] = []
-    count, pictures = len(_LITERALS), len(_LITERALS) + len(_COMMENTS)
+    turned: list[int] = []
+    count, pictures, letters = _BOUNDS
 
     def found(number: int, _start: int, end: int, _flags: int, _context: object) -> None:
-        (places if number < count else comments if number < pictures else backgrounds).append(end)
+        if number < count:
+            places.append(end)
+        else:
+            (comments if number < pictures else backgrounds if number < letters else turned).append(end)
 
     _database().scan(html, match_event_handler=found)
     commented = any(html[end : end + 7].lower() != b"doctype" for end in comments)
     background = any(_is_background(html, end) for end in backgrounds[:_MAX_BACKGROUNDS])
     if not places:
-        return Look(html, False, (), commented, background)
+        return Look(html, False, (), commented, background, bool(turned))
     ends, sheets = set[int](), dict[int, None]()
     for place in places[:_MAX_MARKS]:
         start = html.rfind(b"<", max(0, place - _FAR_BACK), place)
@@ -106,7 +117,8 @@ def mark(html: bytes) -> Look:
         if name[0].lower() == b"<style":
             sheets[start] = None
     pieces = [html[start:end] for start, end in pairwise([0, *sorted(ends), len(html)])]
-    return Look(_MARK_ATTRIBUTE.join(pieces), bool(ends), tuple(hiding_classes(html, sheets)), commented, background)
+    classes = tuple(hiding_classes(html, sheets))
+    return Look(_MARK_ATTRIBUTE.join(pieces), bool(ends), classes, commented, background, bool(turned))
 
 
 def _is_background(html: bytes, end: int) -> bool:

@@ -26,6 +26,7 @@ CORE = (
     "tls_policy",
     "address",
     "charsets",
+    "spelled",
     "segments",
     "transfer",
     "mailbox",
@@ -36,6 +37,7 @@ CORE = (
     "styles",
     "pictures",
     "plain",
+    "marked",
     "markup",
     "message",
     "sheet",
@@ -276,7 +278,7 @@ LIBRARIES = {
     "address": {"idna"},  # UTS-46 domains
     "mime": {"io"},  # its newline decoder, which is no I/O: the quickest look at line ends
     "styles": {"hyperscan", "selectolax"},  # one pass over the style declarations of a document
-    "markup": {"selectolax"},  # HTML to text
+    "marked": {"selectolax"},  # HTML to text
     "facts": {"orjson"},  # what is kept with each held message
     "rules": {"hyperscan"},  # the compiled rule set
 }
