@@ -14,7 +14,7 @@ from filter.explain import _quote, decided_line, page
 from filter.labels import SegmentLabel
 from filter.policy import Disposition
 
-from .test_decision import PROMOTION, Consents, decider
+from .test_decision import PROMOTION, STREAMS, Consents, decider
 
 
 def evidence(start: int, end: int) -> Evidence:
@@ -109,3 +109,15 @@ def test_every_turn_of_a_decision_has_words() -> None:
     assert decided_line(waiting).plain.endswith("<001b>[2J; waits for a second approver; until it is withdrawn")
     withdrawn = DECIDED._replace(withdrawn_at=5, withdrawn_by="cem")
     assert "withdrawn by cem, 1970-01-01 00:00 UTC" in decided_line(withdrawn).plain
+
+
+def test_the_page_tells_of_a_band_of_its_own() -> None:
+    """Where a stream is unsure earlier than others, or does something else then, the page says so; elsewhere not."""
+    own = dataclasses.replace(STREAMS[0], unsure_from=0.1, on_unsure=Disposition.DIVERT)
+    for stream, told in ((own, True), (STREAMS[0], False)):
+        deciding = dataclasses.replace(decider(Consents()), streams=(stream, STREAMS[1]))
+        out = StringIO()
+        decision = deciding.decide(PROMOTION, "b@bank.example", ["no@x.example"], 1)
+        Console(file=out, width=200).print(page(decision, {}, "x.eml"))
+        assert ("uncertain band of its own, from 10.0% on" in out.getvalue()) is told
+        assert ("own setting: divert" in out.getvalue()) is told
