@@ -32,6 +32,7 @@ CURABLE: Final = (
     Reason.CONSENT_UNAVAILABLE,
     Reason.CONSENT_STALE,
     Reason.UNREAD_CONTENT,
+    Reason.UNKNOWN_LANGUAGE,
     Reason.UNSURE,
 )
 """Reasons to hold that the recipient's consent does away with."""

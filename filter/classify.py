@@ -27,8 +27,9 @@ from typing import Final, NamedTuple
 from .classification import Classification, Evidence, claimed_label
 from .findings import MEMORY, NOTHING, Finder, Finding, Judgement
 from .labels import Channel, Label, SegmentKind, SegmentLabel
+from .language import Language, language_of
 from .learned import Head, Sentence, Summary, summary_of
-from .message import UNREAD, Message
+from .message import UNREAD, DefectCode, Message
 from .rules import Hit, RuleSet
 from .segments import kinds_of, texts_of
 
@@ -87,12 +88,13 @@ class Classifier:
             promotion += supported
         else:
             ask += supported
+        label = self._label(promotion, ask, opinion)
         return Classification(
             message=message,
-            label=self._label(promotion, ask, opinion),
+            label=label,
             score=_probability(max(promotion, ask), weights.slope, weights.intercept),
             claimed=claimed_label(message.declared) if message.declared else None,
-            unread=tuple(defect.code for defect in message.defects if defect.code in UNREAD),
+            unread=_unread(message, label),
             judgements=judgements,
             support=support,
             rules=self.rules,
@@ -233,10 +235,14 @@ class _Opinion:
         return (self._rules.learned.log_odds(head, *self.formed_from(head)) - weights.intercept) / weights.slope
 
     def serves(self, threshold: float) -> bool:
-        """Whether promotional mail has a service purpose too: a rule says so, or what was learned is sure of it."""
-        if self._evidence.service >= threshold:
-            return True
-        return bool(self._sentences) and self.of(Head.SERVICE) >= threshold + self._rules.weights.learned_doubt
+        """Whether promotional mail has a service purpose too: a rule says so and what was learned is not sure of the
+        opposite, or what was learned is surer than that.
+        """
+        by_rules = self._evidence.service >= threshold
+        if not self._sentences:
+            return by_rules
+        learned, doubt = self.of(Head.SERVICE), self._rules.weights.learned_doubt
+        return learned >= threshold + doubt or (by_rules and learned >= threshold - _SURE)
 
     def formed_from(self, head: Head) -> tuple[Summary, float]:
         """The message's sentences and the rules' evidence, for a head."""
@@ -252,6 +258,7 @@ class _Opinion:
         return found.survey if head is Head.SURVEY else found.service
 
 
+_SURE: Final = 2.3  # in the rules' measure: with the shipped slope 99 per cent
 _PLACE: Final = {head: place for place, head in enumerate(Head)}
 
 
@@ -264,6 +271,14 @@ def _read_in(message: Message, findings: Sequence[Finding]) -> list[Sentence]:
         if finding.sentences and kind is not SegmentKind.SENDER
         for sentence in finding.sentences
     ]
+
+
+def _unread(message: Message, label: Label) -> tuple[DefectCode, ...]:
+    """What nobody judged. The language of promotional mail is no question: rules have read it."""
+    codes = tuple(defect.code for defect in message.defects if defect.code in UNREAD)
+    if label.promotional or language_of(texts_of(message.segments)) is not Language.UNKNOWN:
+        return codes
+    return (*codes, DefectCode.LANGUAGE_UNKNOWN)
 
 
 def _line_of(hit: Hit) -> int:

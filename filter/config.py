@@ -118,6 +118,7 @@ class PolicySettings(Section):
     on_consent_stale: OrTempfail = _DEFAULT_POLICY.on_consent_stale
     on_bad_address: Cell = _DEFAULT_POLICY.on_bad_address
     on_unread_content: Cell = _DEFAULT_POLICY.on_unread_content
+    on_unknown_language: Cell = _DEFAULT_POLICY.on_unknown_language
     on_unsure: Cell = _DEFAULT_POLICY.on_unsure
     on_time_critical: Cell = _DEFAULT_POLICY.on_time_critical
     on_blocked: Cell = _DEFAULT_POLICY.on_blocked

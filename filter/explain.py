@@ -95,6 +95,7 @@ BECAUSE: Final = {
     Reason.CONSENT_STALE: "promotional, and the consent data is older than allowed",
     Reason.BAD_ADDRESS: "promotional, and the address cannot be looked up",
     Reason.UNREAD_CONTENT: "content that could not be read, and nothing read shows a service purpose",
+    Reason.UNKNOWN_LANGUAGE: "in no language that rules are written in, and little read shows a service purpose",
     Reason.UNSURE: "too close to promotion to be sure, and no service purpose shows",
     Reason.TIME_CRITICAL: "promotional, but what it serves for cannot wait: take the promotion out of such mail",
     Reason.UNSCANNED: "a fault kept the message from being judged",

@@ -54,6 +54,7 @@ class Reason(StrEnum):
     CONSENT_STALE = "consent_stale"
     BAD_ADDRESS = "bad_address"
     UNREAD_CONTENT = "unread_content"
+    UNKNOWN_LANGUAGE = "unknown_language"
     UNSURE = "unsure"
     TIME_CRITICAL = "time_critical"
     UNSCANNED = "unscanned"
@@ -100,9 +101,11 @@ _TROUBLE_REASON: Final = {
     Trouble.BAD_ADDRESS: Reason.BAD_ADDRESS,
 }
 _OF_PROMOTION: Final = frozenset({*_STATE_REASON.values(), *_TROUBLE_REASON.values()})
-# A line of text beside pictures says little about what they show: more than one service phrase is asked for.
-_PICTURES: Final = frozenset({DefectCode.IMAGE_ONLY})
+# A line of text beside pictures says little about what they show, nor a known phrase about a foreign text: more than
+# one service phrase is asked for.
+_LITTLE_READ: Final = frozenset({DefectCode.IMAGE_ONLY, DefectCode.LANGUAGE_UNKNOWN})
 _UNREAD: Final = "unread:"
+_FOREIGN: Final = _UNREAD + DefectCode.LANGUAGE_UNKNOWN
 _NO_BASIS: Final = frozenset({_O, _U})
 _STRICTNESS: Final = (_RELAY, Disposition.DIVERT, Disposition.TEMPFAIL, _HOLD, Disposition.REJECT)
 _DECIDED: Final = {Decided.IS_SERVICE: Reason.DECIDED_SERVICE, Decided.IS_MARKETING: Reason.DECIDED_MARKETING}
@@ -115,6 +118,8 @@ class Policy:
     - `on_consent_unavailable`, `on_consent_stale`, `on_bad_address`: promotional mail without a consent look-up.
     - `on_unread_content`: content that could not be read, with no service evidence in what could, to O or U; of a
       message of pictures, twice the usual evidence.
+    - `on_unknown_language`: in no language that rules are written in, with less than twice the usual service evidence,
+      to O or U.
     - `on_unsure`: labelled service, but with a score of at least `unsure_from` and no service evidence, or with words
       disguised from readers or machines, to O or U.
     - `on_time_critical`: a passcode, password reset, fraud or safety alert with little promotion beside it (`urgency`),
@@ -128,6 +133,7 @@ class Policy:
     on_consent_stale: Disposition = Disposition.HOLD
     on_bad_address: Disposition = Disposition.HOLD
     on_unread_content: Disposition = Disposition.HOLD
+    on_unknown_language: Disposition = Disposition.HOLD
     on_unsure: Disposition = Disposition.HOLD
     on_time_critical: Disposition = Disposition.HOLD
     on_blocked: Disposition = Disposition.HOLD
@@ -211,7 +217,7 @@ def doubts(judged: Classification | Facts, policy: Policy) -> tuple[str, ...]:
     None of them shows in a campaign's name.
     """
     service, threshold = judged.service_shown, judged.threshold
-    needed = 2 * threshold if _PICTURES & set(judged.unread) else threshold
+    needed = 2 * threshold if _LITTLE_READ & set(judged.unread) else threshold
     unread = sorted(set(judged.unread) - {DefectCode.ATTACHMENT}) if service < needed else ()
     found = [_UNREAD + defect for defect in unread]
     if judged.obfuscated:
@@ -291,7 +297,17 @@ def _service(
         return policy.table[Label.SERVICE][state], Reason.SERVICE
     if state in _NO_BASIS and (doubted := doubts(judged, policy)):
         if doubted[0].startswith(_UNREAD):
-            return policy.on_unread_content, Reason.UNREAD_CONTENT
+            return _unread(doubted, policy)
         return policy.on_unsure, Reason.UNSURE
     label = judged.label
     return policy.table[label][state], Reason.SURVEY if label is Label.SURVEY else Reason.SERVICE
+
+
+def _unread(doubted: Sequence[str], policy: Policy) -> tuple[Disposition, Reason]:
+    """What is done with content that nobody read; where more than its language was the trouble, the stricter."""
+    found = []
+    if any(doubt.startswith(_UNREAD) and doubt != _FOREIGN for doubt in doubted):
+        found.append((policy.on_unread_content, Reason.UNREAD_CONTENT))
+    if _FOREIGN in doubted:
+        found.append((policy.on_unknown_language, Reason.UNKNOWN_LANGUAGE))
+    return max(found, key=lambda one: _STRICTNESS.index(one[0]))

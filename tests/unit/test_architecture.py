@@ -43,6 +43,7 @@ CORE = (
     "sheet",
     "pattern",
     "weights",
+    "language",
     "learned",
     "rules",
     "memory",
