@@ -50,6 +50,15 @@ _DIGITS: Final = 2
 _ITERATIONS: Final = 400
 _LEAST_SOURCES: Final = 3
 
+# A way to refuse is no evidence of promotion: service mail may have one too.
+_WEIGHTLESS: Final = frozenset(
+    [
+        *("unsubscribe", "unsub", "optout", "opt", "out", "stop", "stop2end", "txtstop", "preferences", "link"),
+        *("abmelden", "abbestellen", "desabonner", "desinscrire", "darse", "baja", "uitschrijven", "afmelden"),
+        *("disiscriviti", "cancellarti", "berhenti", "langganan"),
+    ]
+)
+
 _PROMOTING: Final = (Purpose.PROMOTES, Purpose.ASKS)
 _WANTED: Final[Mapping[Head, tuple[Purpose, ...]]] = {
     Head.PROMOTION: _PROMOTING,
@@ -195,7 +204,7 @@ def _sentence_weights(rows: Sequence[_Row]) -> _Weights:
     """Fit every head on sentences. Words are fitted with their beginnings, and those are then part of their weight."""
     seen = Counter(chain.from_iterable(row.terms for row in rows))
     seen.update(chain.from_iterable(map(_beginnings, (row.terms for row in rows))))
-    terms = sorted(term for term, count in seen.items() if count >= _LEAST_SEEN and is_term(term))
+    terms = sorted(term for term, count in seen.items() if count >= _LEAST_SEEN and _may_weigh(term))
     index = {term: place for place, term in enumerate(terms)}
     matrix = _matrix(rows, index)
     bias: dict[Head, float] = {}
@@ -214,6 +223,10 @@ def _sentence_weights(rows: Sequence[_Row]) -> _Weights:
     table = np.round(table, _DIGITS)
     kept = np.abs(table).max(axis=1) >= _SMALLEST
     return _Weights(bias, {term: table[place].tolist() for term, place in index.items() if kept[place]})
+
+
+def _may_weigh(term: str) -> bool:
+    return is_term(term) and _WEIGHTLESS.isdisjoint(term.removesuffix("*").split(" "))
 
 
 def _beginnings(terms: Iterable[str]) -> list[str]:
