@@ -105,10 +105,9 @@ class Classification:
 
     @property
     def service_shown(self) -> float:
-        """Evidence, in what a recipient sees, that there is a genuine service purpose; hidden words show none."""
+        """Evidence of rules, in what a recipient sees, for a genuine service purpose; hidden words show none."""
         segments = self.message.segments
-        shown = [index for index in self.judgements if not segments[index].hidden]
-        return sum(max(e[SegmentLabel.SERVICE], e[SegmentLabel.SURVEY]) for e in map(self._amounts_to, shown))
+        return sum(max(j.service, j.survey) for i, j in self.judgements.items() if not segments[i].hidden)
 
     @property
     def segments(self) -> tuple[JudgedSegment, ...]:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from itertools import groupby, repeat
 from typing import Final, NamedTuple
 
-from .labels import Channel, SegmentKind
-from .learned import Sentence
+from .labels import Channel, SegmentKind, SegmentLabel
+from .learned import Head, Sentence
 from .memory import Memory
 from .rules import Hit, RuleSet
 from .sheet import BETWEEN, OPENING, WRITTEN_FIGURES, sheet
@@ -68,6 +68,11 @@ class Finder:
     def __init__(self, rules: RuleSet, memory: int = MEMORY) -> None:
         self._rules = rules
         self._memory = Memory(memory, Finding.size)
+        self._innocent = frozenset(
+            number
+            for number, pattern in enumerate(rules.patterns)
+            if rules.rules[pattern.rule].label is SegmentLabel.NEUTRAL
+        )
         # Amounts and dates are half of a statement, differ in every copy, and would fill the memory.
         self._passed_over = WRITTEN_FIGURES if all(pattern.worded for pattern in rules.patterns) else ""
 
@@ -97,12 +102,33 @@ class Finder:
         for index, (_, sentences) in enumerate(zip(texts, read, strict=False)):
             end = text.index(_BETWEEN, at) + len(_BETWEEN)
             if index in hits or sentences:
-                own_hits = (Hit(pattern, 0, start - at, end - at) for pattern, _, start, end in hits.get(index, ()))
-                found.append(Finding(text[at:end], tuple(own_hits), sentences, {}))
+                own_hits = tuple(
+                    [Hit(pattern, 0, start - at, end - at) for pattern, _, start, end in hits.get(index, ())]
+                )
+                own = text[at:end]
+                found.append(Finding(own, own_hits, self._excused(sentences, own_hits, own), {}))
             else:
                 found.append(NOTHING)
             at = end - len(_OPENING)
         return found
+
+    def _excused(self, sentences: tuple[Sentence, ...], hits: tuple[Hit, ...], text: bytes) -> tuple[Sentence, ...]:
+        """The sentences of a segment's sheet, without the promotion of words that an innocent phrase covers."""
+        innocent = [hit for hit in hits if hit.pattern in self._innocent]
+        return tuple(self._without(one, innocent, text) for one in sentences) if innocent else sentences
+
+    def _without(self, sentence: Sentence, innocent: Sequence[Hit], text: bytes) -> Sentence:
+        spans = [
+            match.span()
+            for hit in innocent
+            if hit.start == sentence.start
+            for match in self._rules.patterns[hit.pattern].exact.finditer(text, hit.start, hit.end + 2)
+        ]
+        if not spans:
+            return sentence
+        terms = self._rules.learned.terms(text, sentence, Head.PROMOTION)
+        covered = [one.weight for one in terms if any(one.start < end and start < one.end for start, end in spans)]
+        return sentence._replace(promotion=sentence.promotion - sum(weight for weight in covered if weight > 0))
 
 
 def _segment_of(hit: Hit) -> int:

@@ -67,6 +67,9 @@ class _Sentence(NamedTuple):
     length: int
 
 
+_LIKELY: Final = 1.0  # log-odds from which a sentence counts as promoting by what was learned
+
+
 def urgency_of(
     segments: Sequence[Segment], judgements: Mapping[int, Judgement], defects: Sequence[Defect], rules: RuleSet
 ) -> Urgency:
@@ -132,7 +135,7 @@ def _sentences(index: int, judgement: Judgement, rules: RuleSet) -> list[_Senten
             promotion[start] = promotion.get(start, 0.0) - rules.weight(number)
     for sentence in judgement.sentences:
         ends[sentence.start] = sentence.end
-        if sentence.promotion >= 0:
+        if sentence.promotion >= _LIKELY:
             promotion[sentence.start] = max(promotion.get(sentence.start, 0.0), 1.0)
     return [
         _Sentence(index, tuple(urgent.get(start, ())), promotion.get(start, 0.0) > 0, end - start)

@@ -39,7 +39,7 @@ class Weights:
     rest_of_segment: float = 0.5
     scattered: float = 0.5
     support_cap: float = 0.9
-    learned_doubt: float = 1.0
+    learned_doubt: float = 0.2
     slope: float = 1.75
     intercept: float = -3.5
     kinds: Mapping[SegmentKind, float] = field(

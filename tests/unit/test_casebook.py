@@ -103,9 +103,10 @@ def test_case_is_decided_for_the_right_reason(case, classifier):
     found = classifier.classify(_message(case))
     missing = [reason for reason in REASONS[case["id"]] if not _rests_on(found, *reason)]
     assert not missing
-    # A sentence is quoted whole; the words that weigh in it stand beside it.
-    quoted = (SegmentLabel.NEUTRAL, SegmentLabel.SERVICE)
-    arguing = [e for e in found.evidence if e.label not in quoted and e.rule != "learned.promotion"]
+    # A sentence is quoted whole; the words that weigh for it stand beside it.
+    quoted = ("learned.promotion", "learned.ask", "learned.survey")
+    innocent = (SegmentLabel.NEUTRAL, SegmentLabel.SERVICE)
+    arguing = [e for e in found.evidence if e.label not in innocent and e.rule not in quoted and e.weight > 0]
     assert not [e for e in arguing if any(words in e.text.lower() for words in WEIGHTLESS)]
 
 

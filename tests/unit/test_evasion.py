@@ -172,7 +172,7 @@ DOUBTED = {
         page('<p>Hello Ann</p><img src="https://x.example/s.png" width="600">'),
         DefectCode.IMAGE_ONLY,
     ),
-    "far too much text before it": (mail("word " * 300_000 + PROMOTION), DefectCode.TEXT_TOO_LARGE),
+    "far too much text before it": (mail("lorem " * 300_000 + PROMOTION), DefectCode.TEXT_TOO_LARGE),
 }
 
 

@@ -99,16 +99,20 @@ FILLER = ("Hello Ann,", "Autumn is here.", "The days get shorter.", "We hope you
             ("Hello", OFFER, "See you.", "Kind regards", "Forgot your password? Reset your password."),
             Bound.PLACE,
         ),
-        ("News", (*FILLER, PASSCODE, OFFER), Bound.PLACE),
-        ("News", ("Hello", OFFER, "See you.", "> Your one-time passcode is 402118."), Bound.PLACE),
+        ("Your account", (*FILLER, PASSCODE, OFFER), Bound.PLACE),
+        ("Your account", ("Hello", OFFER, "See you.", "> Your one-time passcode is 402118."), Bound.PLACE),
         ("Summer sale: up to 50% off everything", (PASSCODE, *FILLER), Bound.SUBJECT),
         (
-            "News",
+            "Your account",
             (PASSCODE, *FILLER, OFFER, "Shop now.", "Free gift with every order.", "Buy one get one free."),
             Bound.SENTENCES,
         ),
-        ("News", (PASSCODE, OFFER, "Buy one get one free today.", "Shop now."), Bound.SHARE),
-        ("News", (PASSCODE, *FILLER, "Get 20% off " + "and 30% off shoes and 40% off coats " * 9), Bound.LENGTH),
+        ("Your account", (PASSCODE, OFFER, "Buy one get one free today.", "Shop now."), Bound.SHARE),
+        (
+            "Your account",
+            (PASSCODE, *FILLER, "Get 20% off " + "and 30% off shoes and 40% off coats " * 9),
+            Bound.LENGTH,
+        ),
     ],
 )
 def test_promotion_finds_no_hole(classifier, subject, texts, bound):
