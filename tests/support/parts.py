@@ -48,7 +48,6 @@ RECIPES = {
     "jq": Recipe(("jq",), ("jq",)),
     "openssl": Recipe(("openssl",), ("openssl",)),
     "curl": Recipe(("curl",), ("curl",)),
-    "jq": Recipe(("jq",), ("jq",)),
     "prometheus": Recipe(("prometheus", "promtool"), ("prometheus",)),
     # Without Net::SSLeay swaks speaks no TLS.
     "swaks": Recipe(("swaks",), ("swaks", "libnet-ssleay-perl")),
