@@ -12,7 +12,8 @@ How the evidence of rules adds up (numbers in `rules.Weights`):
 - service evidence never cancels promotion: it turns `marketing` into `mixed` (law rule R12).
 
 The learned model reads the same sentences, and its opinion of the message takes the rules' evidence in (`learned`).
-It may find promotion where no rule does; where rules find some, it takes off no more than `Weights.learned_doubt`.
+It may find promotion where no rule does; where rules find some, it takes off no more than `Weights.learned_doubt` for
+each sentence that it has read, up to a bound.
 
 The verdict needs to know which rules matched in which sentence; the exact words are found when somebody asks. What a
 segment amounts to depends on its text, kind and channel only, and is remembered for the next copy that has it
@@ -79,7 +80,7 @@ class Classifier:
         opinion = _Opinion(self.rules, _read_in(message, findings), evidence)
         promotion, ask = evidence.promotion, evidence.ask
         if opinion.formed:
-            heard = max(opinion.of(Head.PROMOTION), max(promotion, ask) - weights.learned_doubt)
+            heard = max(opinion.of(Head.PROMOTION), max(promotion, ask) - opinion.doubt)
             asks = heard >= weights.threshold and opinion.of(Head.ASK) >= weights.threshold
             promotion, ask = (0.0, heard) if asks else (heard, 0.0)
         support = _support(message, weights.support) if promotion > 0 or ask > 0 else ()
@@ -223,6 +224,11 @@ class _Opinion:
         self._rules, self._sentences, self._evidence = rules, sentences, evidence
 
     @property
+    def doubt(self) -> float:
+        """How much it may take off the evidence of rules: the more it has read, the more, up to a bound."""
+        return self._rules.weights.learned_doubt * min(len(self._sentences), _MANY)
+
+    @property
     def formed(self) -> bool:
         """Whether there is a sentence to form it from."""
         return bool(self._sentences)
@@ -258,6 +264,7 @@ class _Opinion:
         return found.survey if head is Head.SURVEY else found.service
 
 
+_MANY: Final = 11  # sentences; padding must not talk a rule's evidence away
 _SURER: Final = 1.0
 _SURE: Final = 2.3  # in the rules' measure: with the shipped slope 98 per cent
 _PLACE: Final = {head: place for place, head in enumerate(Head)}

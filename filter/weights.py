@@ -31,7 +31,7 @@ class Weights:
 
     `rules` overrides a rule's own weight. A segment is promotional from `threshold` on; `score` of a message is
     1 / (1 + exp(-(slope * evidence + intercept))). What was
-    learned takes at most `learned_doubt` off the rules' evidence.
+    learned takes at most `learned_doubt` for each sentence off the rules' evidence.
     """
 
     version: str = "built-in"
@@ -39,7 +39,7 @@ class Weights:
     rest_of_segment: float = 0.5
     scattered: float = 0.5
     support_cap: float = 0.9
-    learned_doubt: float = 0.2
+    learned_doubt: float = 0.1
     slope: float = 1.75
     intercept: float = -3.5
     kinds: Mapping[SegmentKind, float] = field(
