@@ -21,7 +21,7 @@ segment amounts to depends on its text, kind and channel only, and is remembered
 """
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Final, NamedTuple
 
@@ -109,8 +109,9 @@ class Classifier:
             return Label.RE_PERMISSION
         return Label.SURVEY if opinion.of(Head.SURVEY) >= threshold else Label.SERVICE
 
-    def _evidence_of(self, judgements: Collection[Judgement]) -> _Sums:
+    def _evidence_of(self, judged: Iterable[Judgement]) -> _Sums:
         """What the rules argue for in the whole message."""
+        judgements = [judgement for judgement in judged if judgement.hits]
         return _Sums(
             promotion=self._promotion(judgements),
             innocence=0.0,
@@ -135,10 +136,9 @@ class Classifier:
 
     def _judgements(self, message: Message, found: Sequence[Finding]) -> dict[int, Judgement]:
         judged = {}
-        for index in [index for index, one in enumerate(found) if one is not NOTHING]:
-            kind, channel = message.segments[index].kind, message.channel
-            judgement = self._judgement(found[index], kind, channel)
-            if judgement:
+        kinds, channel = kinds_of(message.segments), message.channel
+        for index, one in enumerate(found):
+            if one is not NOTHING and (judgement := self._judgement(one, kinds[index], channel)):
                 judged[index] = judgement
         return judged
 
