@@ -218,7 +218,9 @@ def doubts(judged: Classification | Facts, policy: Policy) -> tuple[str, ...]:
     """
     service, threshold = judged.service_shown, judged.threshold
     needed = 2 * threshold if _LITTLE_READ & set(judged.unread) else threshold
-    unread = sorted(set(judged.unread) - {DefectCode.ATTACHMENT}) if service < needed else ()
+    missed = set(judged.unread) - {DefectCode.ATTACHMENT}
+    # Text that was cut off may say anything, whatever the beginning serves.
+    unread = sorted(missed if service < needed else missed & {DefectCode.TEXT_TOO_LARGE})
     found = [_UNREAD + defect for defect in unread]
     if judged.obfuscated:
         found.append("obfuscated")

@@ -119,6 +119,8 @@ def test_without_a_consent_answer(trouble: Trouble, reason: Reason, setting: str
         ("hello", DefectCode.ENCRYPTED, ConsentState.CONSENT, Reason.SERVICE),
         ("hello", DefectCode.ATTACHMENT, ConsentState.UNKNOWN, Reason.SERVICE),
         ("service", DefectCode.ENCRYPTED, ConsentState.UNKNOWN, Reason.SERVICE),
+        ("service", DefectCode.TEXT_TOO_LARGE, ConsentState.UNKNOWN, Reason.UNREAD_CONTENT),
+        ("service", DefectCode.TEXT_TOO_LARGE, ConsentState.CONSENT, Reason.SERVICE),
         ("service", DefectCode.IMAGE_ONLY, ConsentState.UNKNOWN, Reason.UNREAD_CONTENT),
         ("service, survey", DefectCode.IMAGE_ONLY, ConsentState.UNKNOWN, Reason.UNREAD_CONTENT),
         ("service and help", DefectCode.IMAGE_ONLY, ConsentState.UNKNOWN, Reason.SERVICE),
