@@ -117,7 +117,7 @@ class Policy:
 
     - `on_consent_unavailable`, `on_consent_stale`, `on_bad_address`: promotional mail without a consent look-up.
     - `on_unread_content`: content that could not be read, with no service evidence in what could, to O or U; of a
-      message of pictures, twice the usual evidence.
+      message of pictures, twice the usual evidence. Text that was cut off counts whatever the rest serves.
     - `on_unknown_language`: in no language that rules are written in, with less than twice the usual service evidence,
       to O or U.
     - `on_unsure`: labelled service, but with a score of at least `unsure_from` and no service evidence, or with words
