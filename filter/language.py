@@ -141,6 +141,7 @@ _OTHER_LETTERS: Final = re.compile(
     "[\u00e3\u00e5\u00f0\u00f5\u00f8\u00fe\u0101-\u0151\u0154-\u0177\u0179-\u017f\u0218-\u021b\u1ea0-\u1ef9]"
 )
 _BITS: Final = 7
+_LONGEST_WORD: Final = 30
 _MOST_WORDS: Final = (1 << _BITS) - 1
 """No more words are looked at, so that the counts of all languages fit in one small integer."""
 _LANGUAGES: Final = tuple(Language(code) for code in _WORDS)
@@ -196,7 +197,8 @@ def _shares(text: bytes) -> Shares:
     total = sum(map(_WEIGHTS.get, words, repeat(0)))
     counts = [(total >> (_BITS * place)) & _MOST_WORDS for place in range(len(_LANGUAGES) + 1)]
     known = max(counts[:-1])
-    return Shares(len(words), _LANGUAGES[counts.index(known)], known, counts[-1])
+    # Rulers, codes and keys are no words.
+    return Shares(sum(len(word) <= _LONGEST_WORD for word in words), _LANGUAGES[counts.index(known)], known, counts[-1])
 
 
 def _in_another_script(text: str) -> bool:

@@ -125,3 +125,8 @@ def test_promotion_that_was_read_is_promotion(classifier: Classifier) -> None:
     classification = classifier.classify(message)
     assert classification.label is Label.MARKETING
     assert DefectCode.LANGUAGE_UNKNOWN not in classification.unread
+
+
+def test_rulers_and_keys_are_no_words() -> None:
+    """A page of what nobody would call words is not judged, and so not unknown."""
+    assert language_of(["X" * 78 + "\n"] * 50) is Language.TOO_SHORT
