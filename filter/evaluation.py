@@ -149,7 +149,8 @@ def share_of(values: Sequence[bool]) -> Share | None:
     value = sum(values) / count
     middle = (value + _Z * _Z / (2 * count)) / (1 + _Z * _Z / count)
     half = _Z * math.sqrt(value * (1 - value) / count + _Z * _Z / (4 * count * count)) / (1 + _Z * _Z / count)
-    return Share(value, max(middle - half, 0.0), min(middle + half, 1.0))
+    # At the ends rounding would leave the share outside its interval.
+    return Share(value, min(max(middle - half, 0.0), value), max(min(middle + half, 1.0), value))
 
 
 def auc(wanted: Sequence[bool], scores: Sequence[float]) -> float | None:
