@@ -19,8 +19,6 @@ from .sheet import BETWEEN, OPENING, fold, offsets
 from .urgency import Urgency, urgency_of
 
 MAX_SHOWN: Final = 50  # matches of one rule in a segment, or of a pattern in a sentence, that are shown as evidence
-
-
 MAX_TERMS: Final = 8  # learned words of a sentence that are shown as evidence, those that weigh most
 LEAST_TERM: Final = 0.2  # log-odds, below which none is
 WORDS: Final = "learned.words"
@@ -131,7 +129,7 @@ class Classification:
         for sentence in (one for judgement in self.judgements.values() for one in judgement.sentences):
             head = _does(sentence)
             if head and _LEARNED[head].label in wanted:
-                learned[head] = min(learned.get(head, 0.0), -self._weight(getattr(sentence, head)))
+                learned[head] = min(learned.get(head, 0.0), -self.rules.weights.evidence(getattr(sentence, head)))
         found += [(weight, _LEARNED[head].rule) for head, weight in learned.items()]
         if not found and self.label.promotional:  # many sentences, none of which would do by itself
             found.append((0.0, _LEARNED[Head.PROMOTION].rule))
@@ -159,7 +157,7 @@ class Classification:
         for sentence in judgement.sentences:
             if head := _does(sentence):
                 label = _LEARNED[head].label
-                found[label] = max(found[label], factor * self._weight(getattr(sentence, head)))
+                found[label] = max(found[label], factor * self.rules.weights.evidence(getattr(sentence, head)))
         return found
 
     def _evidence(self, index: int) -> tuple[Evidence, ...]:
@@ -186,7 +184,7 @@ class Classification:
                 rule, label, cites = _LEARNED[head]
                 terms = self.rules.learned.terms(judgement.text, sentence, head)
                 strongest = sorted(terms, key=lambda term: -abs(term.weight))[:MAX_TERMS]
-                found = [(rule, self._weight(getattr(sentence, head)), sentence.start, sentence.end)]
+                found = [(rule, self.rules.weights.evidence(getattr(sentence, head)), sentence.start, sentence.end)]
                 found += [
                     (WORDS, term.weight / self.rules.weights.slope, term.start, term.end)
                     for term in strongest
@@ -197,10 +195,6 @@ class Classification:
                     words = text[start : end + 1]
                     shown.append(Evidence(name, label, round(weight, 2), index, start, end + 1, words, cites))
         return shown
-
-    def _weight(self, log_odds: float) -> float:
-        """Log-odds of a sentence in the rules' measure of evidence."""
-        return (log_odds - self.rules.weights.intercept) / self.rules.weights.slope
 
     def _offsets(self, index: int) -> list[int]:
         """For each octet of a segment's sheet, the character of the segment that it belongs to."""

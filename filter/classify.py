@@ -83,12 +83,13 @@ class Classifier:
             heard = max(opinion.of(Head.PROMOTION), max(promotion, ask) - opinion.doubt)
             asks = heard >= weights.threshold and opinion.of(Head.ASK) >= weights.threshold
             promotion, ask = (0.0, heard) if asks else (heard, 0.0)
-        support = _support(message, weights.support) if promotion > 0 or ask > 0 else ()
+        # Service mail has such headers too: they support what rules found, and nothing that was only learned.
+        support = _support(message, weights.support) if evidence.promotion or evidence.ask else ()
         supported = min(sum(e.weight for e in support), weights.support_cap)
-        if promotion:
-            promotion += supported
-        else:
+        if ask:
             ask += supported
+        else:
+            promotion += supported
         label = self._label(promotion, ask, opinion)
         return Classification(
             message=message,
@@ -104,7 +105,7 @@ class Classifier:
     def _label(self, promotion: float, ask: float, opinion: "_Opinion") -> Label:
         threshold = self.rules.weights.threshold
         if promotion >= threshold:
-            return Label.MIXED if opinion.serves(threshold) else Label.MARKETING
+            return Label.MIXED if opinion.serves() else Label.MARKETING
         if ask >= threshold:
             return Label.RE_PERMISSION
         return Label.SURVEY if opinion.of(Head.SURVEY) >= threshold else Label.SERVICE
@@ -226,7 +227,8 @@ class _Opinion:
     @property
     def doubt(self) -> float:
         """How much it may take off the evidence of rules: the more it has read, the more, up to a bound."""
-        return self._rules.weights.learned_doubt * min(len(self._sentences), _MANY)
+        weights = self._rules.weights
+        return min(weights.learned_doubt * len(self._sentences), weights.learned_doubt_cap)
 
     @property
     def formed(self) -> bool:
@@ -237,18 +239,18 @@ class _Opinion:
         """Evidence for a head."""
         if not self._sentences:
             return self._by_rules(head)
-        weights = self._rules.weights
-        return (self._rules.learned.log_odds(head, *self.formed_from(head)) - weights.intercept) / weights.slope
+        return self._rules.weights.evidence(self._rules.learned.log_odds(head, *self.formed_from(head)))
 
-    def serves(self, threshold: float) -> bool:
+    def serves(self) -> bool:
         """Whether promotional mail has a service purpose too: a rule says so and what was learned is not sure of the
         opposite, or what was learned is surer than that.
         """
-        by_rules = self._evidence.service >= threshold
+        weights = self._rules.weights
+        by_rules = self._evidence.service >= weights.threshold
         if not self._sentences:
             return by_rules
-        learned = self.of(Head.SERVICE)
-        return learned >= threshold + _SURER or (by_rules and learned >= threshold - _SURE)
+        beyond = self.of(Head.SERVICE) - weights.threshold
+        return beyond >= weights.learned_surer or (by_rules and beyond >= -weights.learned_sure)
 
     def formed_from(self, head: Head) -> tuple[Summary, float]:
         """The message's sentences and the rules' evidence, for a head."""
@@ -264,9 +266,6 @@ class _Opinion:
         return found.survey if head is Head.SURVEY else found.service
 
 
-_MANY: Final = 10  # sentences; padding must not talk a rule's evidence away
-_SURER: Final = 1.0
-_SURE: Final = 2.3  # in the rules' measure: with the shipped slope 98 per cent
 _PLACE: Final = {head: place for place, head in enumerate(Head)}
 
 

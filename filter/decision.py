@@ -14,6 +14,7 @@ from .classification import Classification
 from .classify import Classifier
 from .consent import ConsentAnswer, ConsentState, Scope
 from .errors import AddressError, ConsentDataError
+from .facts import facts_of
 from .labels import Channel
 from .message import Message
 from .policy import Policy, Trouble, Verdict, decide
@@ -96,12 +97,13 @@ class Decider:
         stream = said.over(select(self.streams, _domain(message.from_address), _domain(mail_from or "")))
         scope = Scope(message.channel, stream.controller, stream.brand, stream.topic)
         report = message.channel is Channel.EMAIL and mail_from == ""
-        stale, policy = self._is_stale(at), self.policy.within((stream,))
+        # What the policy looks at is worked out once, not for each recipient.
+        facts, stale, policy = facts_of(classification), self._is_stale(at), self.policy.within((stream,))
         recipients = []
         for recipient in rcpt_tos:
             found = self._lookup(recipient, scope, at)
             consent = _relied_on(found, stale=stale)
-            verdict = decide(*(classification, consent, policy), mode=stream.mode, null_sender=report, decision=decided)
+            verdict = decide(*(facts, consent, policy), mode=stream.mode, null_sender=report, decision=decided)
             recipients.append(
                 RecipientDecision(recipient, consent, verdict, None if isinstance(found, Trouble) else found)
             )

@@ -22,6 +22,7 @@ _LONGEST_MESSAGE: Final = 20_000
 and so short a one meets none of them."""
 _OPENING: Final = OPENING.encode()
 _BETWEEN: Final = BETWEEN.encode()
+# Octets of a finding, of a match in it and of a sentence, with what is worked out from them; rounded up.
 _FINDING: Final = 700
 _HIT: Final = 1_000
 _SENTENCE: Final = 300

@@ -10,6 +10,7 @@ are data, fitted by `consentry train` from the messages and sentences in `tests/
 """
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from itertools import pairwise
@@ -73,7 +74,6 @@ class Summary(NamedTuple):
 LOWEST: Final = -5.0
 """Log-odds of a sentence that is not there, and the least that one counts; the highest is its opposite."""
 _HIGHEST: Final = 3
-_PAIR: Final = 2
 _MOST: Final = 20.0
 """No weight in a file may be larger."""
 _HEADS: Final = tuple(Head)
@@ -310,15 +310,17 @@ def parse_learned(name: str, document: Any, version: str) -> Learned:
     return Learned(version, bias, words, opinions)
 
 
+_WORD: Final = r"(?:[a-z0%$]|[^\x00-\x7f])+"
+# Fast, for it is asked of every word of the file at each start.
+_TERM: Final = re.compile(rf"[!?]|(?=.*[^\W\d_])(?:{_WORD}(?: {_WORD})?|{_WORD}\*)")
+
+
 def is_term(text: str) -> bool:
     """Whether weights may be given to this: a mark, a beginning, or one or two words, one at least with a letter.
 
     Texts of figures only are passed over unread (`findings`).
     """
-    if text.encode() in _MARKS:
-        return True
-    words = text.removesuffix(_STAR.decode()).split(" ")
-    return len(words) <= _PAIR and any(map(str.isalpha, text)) and terms_of(text)[: len(words)] == words
+    return _TERM.fullmatch(text) is not None
 
 
 def _by_head(place: str, given: Any, problems: list[Problem]) -> dict[Head, Any]:

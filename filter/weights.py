@@ -19,7 +19,10 @@ _WEIGHT_LIMITS: Final = {
     "rest_of_segment": 1.0,
     "scattered": 1.0,
     "support_cap": 2.0,
-    "learned_doubt": 6.0,
+    "learned_doubt": 1.0,
+    "learned_doubt_cap": 6.0,
+    "learned_sure": 6.0,
+    "learned_surer": 6.0,
     "slope": 20.0,
     "intercept": -50.0,
 }
@@ -30,8 +33,9 @@ class Weights:
     """What turns evidence into labels and a probability: data, shipped and versioned beside the rules.
 
     `rules` overrides a rule's own weight. A segment is promotional from `threshold` on; `score` of a message is
-    1 / (1 + exp(-(slope * evidence + intercept))). What was
-    learned takes at most `learned_doubt` for each sentence off the rules' evidence.
+    1 / (1 + exp(-(slope * evidence + intercept))). What was learned takes at most `learned_doubt` for each sentence,
+    and `learned_doubt_cap` in all, off the rules' evidence. Promotion is mixed when what was learned is above the
+    threshold by `learned_surer`, or rules show a service and what was learned is not below it by `learned_sure`.
     """
 
     version: str = "built-in"
@@ -40,6 +44,9 @@ class Weights:
     scattered: float = 0.5
     support_cap: float = 0.9
     learned_doubt: float = 0.1
+    learned_doubt_cap: float = 1.0
+    learned_sure: float = 2.3
+    learned_surer: float = 1.0
     slope: float = 1.75
     intercept: float = -3.5
     kinds: Mapping[SegmentKind, float] = field(
@@ -54,6 +61,10 @@ class Weights:
         },
     )
     rules: Mapping[str, float] = field(default_factory=dict)
+
+    def evidence(self, log_odds: float) -> float:
+        """What was learned, in the measure of rules: with the shipped numbers `threshold` is as likely as not."""
+        return (log_odds - self.intercept) / self.slope
 
 
 def parse_weights(name: str, text: str, rules: Collection[str]) -> Weights:
