@@ -48,12 +48,17 @@ _TELLING: Final = _OFFER | _BUSINESS
 LISTED: Final = _IGNORED | _VARYING | _COMMON | _TELLING
 _STEM: Final = 5
 _WHOLE: Final = 40  # letters that WORD takes at once
+_LONGEST_ABBREVIATION: Final = 10  # characters, and more
 
 # Letters with the marks that belong to them in Arabic and in the scripts of India.
 _LETTERS = "(?:[^\\W\\d_]|[\u0300-\u036f\u064b-\u065f\u0900-\u0963\u0970-\u0dff]){1,40}"
 WORD = re.compile(f"{_LETTERS}(?:-{_LETTERS})*")
-# The end of a sentence, perhaps: the last word with its mark, and the space after it.
-_MARK = re.compile("(?<!\\S)\\S*+(?<=[.!?\u2026\u0964\u061f]) (?=\\S)")
+_ASCII_WORD = re.compile("[A-Za-z]{1,40}(?:-[A-Za-z]{1,40})*")
+# ASCII letters, hyphens and what is not ASCII stay; the rest are spaces.
+_APART: Final = re.sub(rb"[^A-Za-z\x80-\xff-]", b" ", bytes(range(256)))
+# The end of a sentence, perhaps: a word's mark, and the space after it.
+_MARK = re.compile("[.!?\u2026\u0964\u061f] (?=\\S)")
+_DIGIT = re.compile(r"\d").search
 ENDS: Final = (".", "!", "?", "\u2026", "\u0964", "\u061f")
 # What ends with a full stop and no sentence: ordinals (3. Mai), single letters, titles, signs for a number.
 _ABBREVIATED = re.compile(
@@ -167,11 +172,18 @@ def _sentences(text: str) -> Iterator[str]:
     """
     start = 0
     for mark in _MARK.finditer(text):
-        following = text[mark.end()]
-        if not (following.islower() or following.isdigit() or _ABBREVIATED(mark[0])):
-            yield text[start : mark.end() - 1]
-            start = mark.end()
+        end = mark.end()
+        following = text[end]
+        if not (following.islower() or following.isdigit() or _ABBREVIATED(_last_word(text, end - 1))):
+            yield text[start : end - 1]
+            start = end
     yield text[start:]
+
+
+def _last_word(text: str, end: int) -> str:
+    """The word that ends there, with a space behind it; no longer than makes a difference."""
+    start = max(text.rfind(" ", 0, end), end - _LONGEST_ABBREVIATION)
+    return text[start + 1 : end].rsplit(maxsplit=1)[-1] + " "
 
 
 def _read_new_sentence(sentence: str) -> Reading:
@@ -185,7 +197,7 @@ def _read_new_sentence(sentence: str) -> Reading:
 
 def _read_sentence(sentence: str, template: set[str], values: set[str]) -> None:
     """Read a sentence, or what stands after the last one, or a text that is none."""
-    number = NUMBERS.search(sentence) is not None
+    number = "0" in sentence or (not sentence.isascii() and _DIGIT(sentence) is not None)
     words, kinds = looked_up(NUMBERS.sub(" ", sentence) if number else sentence)
     whole = sentence.endswith(ENDS)
     if not whole and len([kind for kind in kinds if kind & (_COMMON | _BIG) == _COMMON]) < _FEW_COMMON:
@@ -212,8 +224,17 @@ def _read_sentence(sentence: str, template: set[str], values: set[str]) -> None:
 
 def looked_up(text: str) -> tuple[list[str], list[int]]:
     """The words of a text, and what is known of each."""
-    words = WORD.findall(text)
+    words = words_of(text)
     return words, list(map(kind_of, words))
+
+
+def words_of(text: str) -> list[str]:
+    """What WORD finds in a text, several times as fast: split at what is no letter in ASCII, and the rest looked at."""
+    words = text.encode("utf-8", "surrogatepass").translate(_APART).decode("utf-8", "surrogatepass").split()
+    if "".join(words).isalpha() and max(map(len, words)) <= _WHOLE:
+        return words
+    find = (_ASCII_WORD if text.isascii() else WORD).findall
+    return [part for word in words for part in ((word,) if word.isalpha() and len(word) <= _WHOLE else find(word))]
 
 
 @lru_cache(maxsize=20_000)
