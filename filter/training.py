@@ -5,8 +5,9 @@ which the spans of mixed mail are known and the others count for little. Then on
 sentences and the rules add up. That one must see sentences that the first has not learned, so each source is read with
 weights that were fitted without it.
 
-Messages of sources named in `kept_back` are never read here. Needs scikit-learn (the extra `train`), which may be slow
-and large: nothing of it is needed to judge. Pure but for its time (minutes); raises ExampleError for too few examples.
+Everything given is learned from: the caller leaves out what is to be kept back. Needs scikit-learn (the extra
+`train`), which may be slow and large: nothing of it is needed to judge. Pure but for its time (minutes); raises
+ExampleError for too few examples.
 """
 
 from collections import Counter
@@ -68,51 +69,40 @@ _WANTED: Final[Mapping[Head, tuple[Purpose, ...]]] = {
 }
 
 
-class _Weak(NamedTuple):
-    """What is known of a sentence of a message: whether it is of a head, and how much that counts."""
-
-    is_so: bool
-    weight: float
-
-
+# What is known of a sentence: above zero that it is of the head, below that it is not; and by its size, how surely.
 _SURE, _LIKELY, _HINT = 1.0, 0.5, 0.15
-# A sentence of a message with this label, outside the spans of a mixed one. Nothing is said of those left out.
-_OUTSIDE: Final[Mapping[Head, Mapping[Label, _Weak]]] = {
+# A sentence of a message with this label, outside the spans of a mixed one.
+_OUTSIDE: Final[Mapping[Head, Mapping[Label, float]]] = {
     Head.PROMOTION: {
-        Label.SERVICE: _Weak(is_so=False, weight=_LIKELY),
-        Label.SURVEY: _Weak(is_so=False, weight=_LIKELY),
-        Label.MIXED: _Weak(is_so=False, weight=_LIKELY),
-        Label.MARKETING: _Weak(is_so=True, weight=_HINT),
-        Label.RE_PERMISSION: _Weak(is_so=True, weight=_HINT / 3),
+        Label.SERVICE: -_LIKELY,
+        Label.SURVEY: -_LIKELY,
+        Label.MIXED: -_LIKELY,
+        Label.MARKETING: _HINT,
+        Label.RE_PERMISSION: _HINT / 3,
     },
     Head.ASK: {
-        Label.SERVICE: _Weak(is_so=False, weight=_LIKELY),
-        Label.SURVEY: _Weak(is_so=False, weight=_LIKELY),
-        Label.MIXED: _Weak(is_so=False, weight=_HINT),
-        Label.MARKETING: _Weak(is_so=False, weight=_HINT),
-        Label.RE_PERMISSION: _Weak(is_so=True, weight=_HINT),
+        Label.SERVICE: -_LIKELY,
+        Label.SURVEY: -_LIKELY,
+        Label.MIXED: -_HINT,
+        Label.MARKETING: -_HINT,
+        Label.RE_PERMISSION: _HINT,
     },
     Head.SURVEY: {
-        Label.SERVICE: _Weak(is_so=False, weight=_LIKELY),
-        Label.SURVEY: _Weak(is_so=True, weight=_HINT),
-        Label.MIXED: _Weak(is_so=False, weight=_HINT),
-        Label.MARKETING: _Weak(is_so=False, weight=_HINT),
-        Label.RE_PERMISSION: _Weak(is_so=False, weight=_HINT),
+        Label.SERVICE: -_LIKELY,
+        Label.SURVEY: _HINT,
+        Label.MIXED: -_HINT,
+        Label.MARKETING: -_HINT,
+        Label.RE_PERMISSION: -_HINT,
     },
     Head.SERVICE: {
-        Label.SERVICE: _Weak(is_so=True, weight=_HINT),
-        Label.SURVEY: _Weak(is_so=False, weight=_HINT),
-        Label.MIXED: _Weak(is_so=True, weight=_HINT),
-        Label.MARKETING: _Weak(is_so=False, weight=_HINT),
-        Label.RE_PERMISSION: _Weak(is_so=False, weight=_HINT),
+        Label.SERVICE: _HINT,
+        Label.SURVEY: -_HINT,
+        Label.MIXED: _HINT,
+        Label.MARKETING: -_HINT,
+        Label.RE_PERMISSION: -_HINT,
     },
 }
-_IN_SPAN: Final = {
-    Head.PROMOTION: _Weak(is_so=True, weight=1.5 * _SURE),
-    Head.ASK: _Weak(is_so=False, weight=_HINT),
-    Head.SURVEY: _Weak(is_so=False, weight=_HINT),
-    Head.SERVICE: _Weak(is_so=False, weight=_LIKELY),
-}
+_IN_SPAN: Final = {Head.PROMOTION: 1.5 * _SURE, Head.ASK: -_HINT, Head.SURVEY: -_HINT, Head.SERVICE: -_LIKELY}
 # Which messages an opinion is formed on, and which of them are its own.
 _ASKED: Final[Mapping[Head, tuple[frozenset[Label], frozenset[Label]]]] = {
     Head.PROMOTION: (frozenset(Label), frozenset(label for label in Label if label.promotional)),
@@ -124,12 +114,12 @@ _ASKED: Final[Mapping[Head, tuple[frozenset[Label], frozenset[Label]]]] = {
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One sentence to fit to: the source it comes from, its number of words, its terms, what is known of it by head."""
+    """One sentence to fit to: its source, its number of words, its terms, and what is known, as in `_OUTSIDE`."""
 
     source: str
     words: int
     terms: Mapping[str, int]
-    known: Mapping[Head, _Weak]
+    known: Mapping[Head, float]
 
 
 def fit(
@@ -178,7 +168,7 @@ def lines_of(text: str) -> list[str]:
 
 def _row_of_sentence(one: LabelledSentence) -> _Row:
     terms = Counter(term for line in lines_of(one.text) for term in terms_of(line))
-    known = {head: _Weak(one.purpose in wanted, _SURE) for head, wanted in _WANTED.items()}
+    known = {head: _SURE if one.purpose in wanted else -_SURE for head, wanted in _WANTED.items()}
     return _Row(f"sentences/{one.source}", words_in(one.text), terms, known)
 
 
@@ -192,7 +182,7 @@ def _rows_of_message(one: LabelledMessage) -> Iterable[_Row]:
             plain = _plain(line)
             in_span = any(plain in span or span in plain for span in spans) if plain else False
             known = {head: _IN_SPAN[head] if in_span else outside[one.label] for head, outside in _OUTSIDE.items()}
-            weighed = {head: weak._replace(weight=share * weak.weight) for head, weak in known.items()}
+            weighed = {head: share * weight for head, weight in known.items()}
             yield _Row(one.source, words_in(line), Counter(terms_of(line)), weighed)
 
 
@@ -210,9 +200,9 @@ def _sentence_weights(rows: Sequence[_Row]) -> _Weights:
     bias: dict[Head, float] = {}
     columns = []
     for head in Head:
-        wanted = np.array([row.known[head].is_so for row in rows])
-        weight = np.array([row.known[head].weight for row in rows])
-        model = LogisticRegression(C=_SENTENCES_C, max_iter=_ITERATIONS).fit(matrix, wanted, sample_weight=weight)
+        known = np.array([row.known[head] for row in rows])
+        model = LogisticRegression(C=_SENTENCES_C, max_iter=_ITERATIONS)
+        model.fit(matrix, known > 0, sample_weight=np.abs(known))
         bias[head] = round(float(model.intercept_[0]), _DIGITS)
         columns.append(model.coef_[0])
     table = np.array(columns).T
