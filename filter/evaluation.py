@@ -14,11 +14,9 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 from .classification import Classification
-from .examples import LabelledMessage
+from .examples import LabelledMessage, words_of
 from .labels import Label, SegmentLabel
-from .learned import terms_of
 from .rules import Hit, Rule
-from .sheet import sheet
 
 SPECIFICITY: Final = 0.98
 """At which recall is also told, with the threshold that would give it."""
@@ -224,8 +222,8 @@ def _spans(judged: Iterable[Judged]) -> Spans | None:
     for one in judged:
         if one.example.label is not Label.MIXED or not one.example.spans:
             continue
-        spans = [f" {_plain(span)} " for span in one.example.spans]
-        passages = [f" {_plain(passage)} " for passage in promoting_passages(one.result)]
+        spans = [f" {words_of(span)} " for span in one.example.spans]
+        passages = [f" {words_of(passage)} " for passage in promoting_passages(one.result)]
         hits = [any(passage in span or span in passage for span in spans) for passage in passages]
         found.append(any(hits))
         for passage, hit in zip(passages, hits, strict=True):
@@ -252,7 +250,3 @@ def _rule_of(result: Classification, hit: Hit) -> Rule:
 
 
 _PROMOTING: Final = (SegmentLabel.MARKETING, SegmentLabel.RE_PERMISSION)
-
-
-def _plain(text: str) -> str:
-    return " ".join(term for line in sheet([text]).split("\n") for term in terms_of(line) if " " not in term)

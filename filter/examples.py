@@ -22,7 +22,9 @@ import orjson
 
 from .errors import ExampleError, InputError, Problem
 from .labels import Channel, Label
+from .learned import terms_of
 from .message import Message, message_from_json, parse_message
+from .sheet import lines_of
 
 _SHOWN: Final = 60
 
@@ -59,6 +61,11 @@ class LabelledSentence:
     lang: str
     purpose: Purpose
     text: str
+
+
+def words_of(passage: str) -> str:
+    """The words of a passage, with a space between: what spans are compared by, however they are set."""
+    return " ".join(term for line in lines_of(passage) for term in terms_of(line) if " " not in term)
 
 
 def read_messages(path: Path) -> list[LabelledMessage]:

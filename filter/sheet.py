@@ -75,6 +75,11 @@ def sheet(segments: Iterable[str]) -> str:
     return text
 
 
+def lines_of(text: str) -> list[str]:
+    """The sentences of a text, as a sheet has them."""
+    return [line.strip(f"{OPENING} ") for line in sheet([text]).split(CLOSING) if line.strip(f"{OPENING} ")]
+
+
 def offsets(segment: str) -> list[int]:
     """For each character that `sheet` keeps of a segment (`OPENING` apart), its offset in the segment; then the end.
 

@@ -23,7 +23,7 @@ from sklearn.linear_model import LogisticRegression
 
 from .classify import Classifier
 from .errors import ExampleError, Problem
-from .examples import LabelledMessage, LabelledSentence, Purpose
+from .examples import LabelledMessage, LabelledSentence, Purpose, words_of
 from .labels import Label, SegmentKind
 from .learned import (
     Head,
@@ -38,7 +38,7 @@ from .learned import (
 )
 from .rule_files import learned_from
 from .rules import RuleSet
-from .sheet import sheet
+from .sheet import lines_of
 
 SPECIFICITY: Final = 0.98
 """Share of service mail and surveys that must not be taken for promotion, in messages not learned from."""
@@ -161,11 +161,6 @@ class _Weights(NamedTuple):
     terms: dict[str, list[float]]
 
 
-def lines_of(text: str) -> list[str]:
-    """The sentences of a text, as a sheet has them."""
-    return [line.strip("\x01 ") for line in sheet([text]).split("\n") if line.strip("\x01 ")]
-
-
 def _row_of_sentence(one: LabelledSentence) -> _Row:
     terms = Counter(term for line in lines_of(one.text) for term in terms_of(line))
     known = {head: _SURE if one.purpose in wanted else -_SURE for head, wanted in _WANTED.items()}
@@ -173,21 +168,17 @@ def _row_of_sentence(one: LabelledSentence) -> _Row:
 
 
 def _rows_of_message(one: LabelledMessage) -> Iterable[_Row]:
-    spans = [_plain(span) for span in one.spans]
+    spans = [words_of(span) for span in one.spans]
     share = _LIKELY if one.borderline else _SURE
     for segment in one.message.segments:
         if segment.kind is SegmentKind.SENDER:
             continue
         for line in lines_of(segment.text):
-            plain = _plain(line)
-            in_span = any(plain in span or span in plain for span in spans) if plain else False
+            words = words_of(line)
+            in_span = any(words in span or span in words for span in spans) if words else False
             known = {head: _IN_SPAN[head] if in_span else outside[one.label] for head, outside in _OUTSIDE.items()}
             weighed = {head: share * weight for head, weight in known.items()}
             yield _Row(one.source, words_in(line), Counter(terms_of(line)), weighed)
-
-
-def _plain(text: str) -> str:
-    return " ".join(term for line in lines_of(text) for term in terms_of(line) if " " not in term)
 
 
 def _sentence_weights(rows: Sequence[_Row]) -> _Weights:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from filter.errors import ExampleError
-from filter.examples import Purpose, read_messages, read_sentences
+from filter.examples import Purpose, read_messages, read_sentences, words_of
 from filter.labels import Channel, Label
 
 MESSAGE = {"id": "a/1", "label": "mixed", "subject": "Your bill", "text": "Due on 3 May. Try our new tariff."}
@@ -97,3 +97,11 @@ def test_a_missing_file_is_told(tmp_path: Path) -> None:
     for read in (read_messages, read_sentences):
         with pytest.raises(ExampleError, match=r"nothing\.txt"):
             read(tmp_path / "nothing.txt")
+
+
+def test_passages_are_compared_by_their_words() -> None:
+    """Case, spaces, quotes, accents and the value of a figure make no difference; another word does."""
+    assert words_of("Why  not\n treat a friend: it\u2019s 20% off.") == words_of("WHY NOT treat a friend, it's 30% off")
+    assert words_of("Café, today.") == words_of("cafe today")
+    assert words_of("Treat a friend") != words_of("Treat friends")
+    assert words_of(" - ") == ""
