@@ -15,10 +15,10 @@ from . import console
 from .app import user_cache
 from .classify import Classifier
 from .errors import ExampleError, InputError, Problem
-from .evaluation import Figures, Judged, Quality, Share, Spans, figures_of, groups_of, mistakes
+from .evaluation import Judged, mistakes
 from .examples import LabelledMessage, LabelledSentence, read_messages, read_sentences
 from .learned import NOTHING_LEARNED
-from .report import page, printed
+from .report import document, page, printed
 from .rule_files import LEARNED_FILE, load_rules, shipped_rules
 
 learning_commands = typer.Typer()
@@ -58,10 +58,7 @@ def train(
     fitted = [one for one in _messages(messages) if one.source not in keep_back]
     rules = replace(load_rules(cache=user_cache()), learned=NOTHING_LEARNED)
     content = training.fit(rules, fitted, _sentences(sentences), specificity=specificity, tell=_tell)
-    try:
-        output.write_bytes(content)
-    except OSError as error:
-        raise InputError(f"{output}: cannot be written: {error.strerror}") from error
+    _write(output, content)
     console.out.print(f"{output}: {len(content):,} octets")
 
 
@@ -101,9 +98,9 @@ def evaluate(
     if html:
         _extra("matplotlib", ours=False)
         title = f"How consentry judges {len(judged)} messages: rules {classifier.rules.version}"
-        html.write_text(page(judged, shown, others, title), "utf-8")
+        _write(html, page(judged, shown, others, title).encode())
     if as_json:
-        console.write_json(_document(judged, classifier.rules.version))
+        console.write_json(document(judged, classifier.rules.version))
     else:
         console.out.print(f"{len(judged)} messages, rules {classifier.rules.version}", style="dim")
         console.out.print(printed(judged, shown, others))
@@ -142,57 +139,8 @@ def _files(paths: Iterable[Path], pattern: str) -> list[Path]:
     return found
 
 
-def _document(judged: Sequence[Judged], version: str) -> dict[str, Any]:
-    return {
-        "rules": version,
-        "all": _figures(figures_of(judged)),
-        "sources": {name: _figures(figures_of(those)) for name, those in groups_of(judged, _source).items()},
-        "languages": {name: _figures(figures_of(those)) for name, those in groups_of(judged, _language).items()},
-        "channels": {name: _figures(figures_of(those)) for name, those in groups_of(judged, _channel).items()},
-    }
-
-
-def _source(example: LabelledMessage) -> str:
-    return example.source
-
-
-def _language(example: LabelledMessage) -> str:
-    return example.lang
-
-
-def _channel(example: LabelledMessage) -> str:
-    return example.message.channel.value
-
-
-def _figures(figures: Figures) -> dict[str, Any]:
-    return {
-        "messages": figures.count,
-        "promotional": _quality(figures.promotional),
-        "specificity": _share(figures.specificity),
-        "mixed_found": _share(figures.mixed_found),
-        "accuracy": _share(figures.accuracy),
-        "auc": figures.auc,
-        "recall_at_specificity": figures.recall_at,
-        "brier": figures.brier,
-        "labels": {label.value: _quality(quality) for label, quality in figures.labels.items() if quality.messages},
-        "confusion": [[wanted, got, count] for (wanted, got), count in sorted(figures.confusion.items())],
-        "reliability": [one._asdict() for one in figures.reliability],
-        "spans": _spans(figures.spans),
-    }
-
-
-def _quality(quality: Quality) -> dict[str, Any]:
-    return {
-        "messages": quality.messages,
-        "precision": _share(quality.precision),
-        "recall": _share(quality.recall),
-        "f1": _share(quality.f1),
-    }
-
-
-def _share(share: Share | None) -> dict[str, float] | None:
-    return share._asdict() if share else None
-
-
-def _spans(spans: Spans | None) -> dict[str, Any] | None:
-    return {"found": _share(spans.found), "exact": spans.exact} if spans else None
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from error

@@ -1,4 +1,4 @@
-"""What `consentry evaluate` prints, and the same as one page of HTML with plots.
+"""What `consentry evaluate` prints, and the same as one page of HTML with plots, and as one JSON document.
 
 Nothing but the measured messages' evidence is quoted, a few words each. The page loads nothing from anywhere.
 `page` needs matplotlib (the extra `train`) and raises ImportError without it.
@@ -15,7 +15,19 @@ from rich.table import Table
 from rich.text import Text
 
 from .display import visible
-from .evaluation import SPECIFICITY, Figures, Judged, Quality, Share, auc, figures_of, groups_of, recall_at, share_of
+from .evaluation import (
+    SPECIFICITY,
+    Figures,
+    Judged,
+    Quality,
+    Share,
+    Spans,
+    auc,
+    figures_of,
+    groups_of,
+    recall_at,
+    share_of,
+)
 from .labels import Label
 
 Rows = Sequence[Sequence[str]]
@@ -23,6 +35,7 @@ Scores = Mapping[str, Sequence[float]]  # of references, by name: a probability 
 _DASH: Final = "–"  # noqa: RUF001 -- a dash, where there is no figure
 _QUOTED: Final = 3
 _HALF: Final = 0.5
+# What the figures are split by.
 _KEYS: Final = {
     "source": lambda example: example.source,
     "language": lambda example: example.lang,
@@ -204,3 +217,48 @@ def _svg(figure: Any) -> str:
     figure.savefig(file, format="svg", metadata={"Date": None})
     text = file.getvalue()
     return text[text.index("<svg") :]
+
+
+def document(judged: Sequence[Judged], version: str) -> dict[str, Any]:
+    """The figures as values of JSON, of all and by source, language and channel; `version` is that of the rules."""
+    parts = {
+        f"{name}s": {group: _as_json(figures_of(those)) for group, those in groups_of(judged, key).items()}
+        for name, key in _KEYS.items()
+    }
+    return {"rules": version, "all": _as_json(figures_of(judged)), **parts}
+
+
+def _as_json(figures: Figures) -> dict[str, Any]:
+    return {
+        "messages": figures.count,
+        "promotional": _quality_as_json(figures.promotional),
+        "specificity": _share_as_json(figures.specificity),
+        "mixed_found": _share_as_json(figures.mixed_found),
+        "accuracy": _share_as_json(figures.accuracy),
+        "auc": figures.auc,
+        "recall_at_specificity": figures.recall_at,
+        "brier": figures.brier,
+        "labels": {
+            label.value: _quality_as_json(quality) for label, quality in figures.labels.items() if quality.messages
+        },
+        "confusion": [[wanted, got, count] for (wanted, got), count in sorted(figures.confusion.items())],
+        "reliability": [one._asdict() for one in figures.reliability],
+        "spans": _spans_as_json(figures.spans),
+    }
+
+
+def _quality_as_json(quality: Quality) -> dict[str, Any]:
+    return {
+        "messages": quality.messages,
+        "precision": _share_as_json(quality.precision),
+        "recall": _share_as_json(quality.recall),
+        "f1": _share_as_json(quality.f1),
+    }
+
+
+def _share_as_json(share: Share | None) -> dict[str, float] | None:
+    return share._asdict() if share else None
+
+
+def _spans_as_json(spans: Spans | None) -> dict[str, Any] | None:
+    return {"found": _share_as_json(spans.found), "exact": spans.exact} if spans else None

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from filter import console
 from filter.cli import cli
 
 MESSAGES = [
@@ -70,6 +71,28 @@ def test_the_report_names_the_worst_mistakes(data: Path) -> None:
     assert text.count("<svg") == 3
     assert "http-equiv" not in text
     assert "src=" not in text
+
+
+def test_figures_are_split(data: Path) -> None:
+    """The document has the figures of all messages, and of each source, language and channel on its own."""
+    status, said = run("evaluate", data, "--json")
+    assert status == 0, said
+    document = json.loads(said)
+    assert list(document) == ["rules", "all", "sources", "languages", "channels"]
+    assert {name: part["messages"] for name, part in document["sources"].items()} == {"one": 5, "two": 5, "three": 5}
+    assert document["languages"] == {"en": document["all"]}
+    assert document["channels"] == {"email": document["all"]}
+
+
+@pytest.mark.parametrize("place", ["missing/report.html", "."])
+def test_a_page_that_cannot_be_written_is_told(data: Path, place: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The error is one line that names the file and why, and the status is that of a failure."""
+    page = data / place
+    with pytest.raises(SystemExit) as ended:
+        console.run(lambda: cli(["evaluate", str(data / "one.jsonl"), "--html", str(page)]))
+    assert ended.value.code == console.FAILED
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"consentry: {page}: cannot be written: ")
 
 
 def test_references_are_measured_beside_it(data: Path) -> None:
