@@ -124,7 +124,8 @@ def _read_new(text: str) -> Reading:
 
 def _read(text: str) -> Reading:
     """Read one text."""
-    if IDEOGRAPHS(text):
+    simple = text.isascii()  # as most texts are: much need not be looked for
+    if not simple and IDEOGRAPHS(text):
         return _read_unspaced(text)
     template: set[str] = set()
     values: set[str] = set()
@@ -135,7 +136,7 @@ def _read(text: str) -> Reading:
         text = ADDRESSES.sub(" ", text)
     if (called := _CALLED_FIRST(text)) and called[1].casefold() in GREETINGS:
         _note_names(called[2], values)
-    quoted = _QUOTED.findall(text)
+    quoted = [] if simple and '"' not in text else _QUOTED.findall(text)
     for title in quoted:
         _read_title(*looked_up(title), template, values)
     sentences = list(_sentences(_QUOTED.sub(" ", text) if quoted else text))

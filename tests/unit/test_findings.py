@@ -123,3 +123,22 @@ def test_what_does_not_fit_is_not_remembered() -> None:
     nothing = memory_of(0)
     nothing.keep("short", "value")
     assert nothing.recall(["short"]) == [None]
+
+
+def test_a_long_text_is_remembered_when_it_is_met_again() -> None:
+    """Conditions at the foot of letters are remembered, what is written once is not, and nothing over a bound is."""
+    memory = memory_of(200_000)
+    conditions, letter, book = "terms " * 600, "dear " * 600, "x" * 10_001
+    for text in (conditions, letter, conditions, book, book):
+        memory.keep(text, "value")
+    assert memory.recall([conditions, letter, book]) == ["value", None, None]
+
+
+def test_long_texts_that_are_met_once_are_not_noted_for_ever() -> None:
+    """After very many others, a long text is as if it had never been met."""
+    memory = memory_of(200_000)
+    texts = [f"{number:04} " * 500 for number in range(5_000)]
+    for text in texts:
+        memory.keep(text, "value")
+    memory.keep(texts[0], "value")
+    assert memory.recall(texts[:1]) == [None]
