@@ -12,6 +12,7 @@ counts for itself. Label values come from closed lists. `deploy/metrics.md` expl
 
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
+from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +22,8 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from . import quick_counts
-from .events import Outcome
+from .events import Event, Outcome
+from .labels import Label
 from .policy import Verdict
 from .quick_counts import Add
 
@@ -40,6 +42,10 @@ KAFKA_EVENTS: Final = (
     *("assigned", "revoked", "fenced", "failed", "refused", "offset_lost", "stalled"),
     *("held_stored", "held_repeated", "held_waiting", "held_failed", "held_dead_letter", "held_offset_lost"),
 )
+RELEASE_OUTCOMES: Final = (
+    *(Event.RELEASED, Event.RELEASE_STOPPED, Event.RELEASE_DEFERRED, Event.BOUNCED, Event.DISCARDED, Event.EXPIRED),
+    Event.REPORT_SENT,
+)
 CONSENT_OUTCOMES: Final = ("added", "repeated", "refused", "erasures", "heartbeats", "tombstones")
 
 
@@ -48,6 +54,13 @@ class DoorName(StrEnum):
 
     SMTP = "smtp"
     KAFKA = "kafka"
+
+
+# How a message can end that came in there; `aborted` is in the journal alone, for the message is read again.
+MESSAGE_OUTCOMES: Final = {
+    DoorName.SMTP: tuple(outcome for outcome in Outcome if outcome is not Outcome.ABORTED),
+    DoorName.KAFKA: (Outcome.TAKEN,),
+}
 
 
 class Hop(StrEnum):
@@ -224,12 +237,16 @@ class Metrics:
         """Show what is alerted on from the start: the first of a kind would not count as growth otherwise."""
         for bound, words in (
             (self._errors, FAULT_PLACES),
+            (self._releases, RELEASE_OUTCOMES),
             (self._kafka_records, KAFKA_OUTCOMES),
             (self._kafka_events, KAFKA_EVENTS),
             (self._consent_records, CONSENT_OUTCOMES),
         ):
             for word in words:
                 bound[word,].inc(0)
+        for door, outcomes in MESSAGE_OUTCOMES.items():
+            for values in product([door], (*Label, UNJUDGED), outcomes):
+                self._messages[values](0)
 
     def finished(self, door: DoorName, label: str, outcome: Outcome, seconds: float) -> None:
         """Count a message that was answered, `seconds` after its end of data; `label` is empty if not judged."""

@@ -87,6 +87,43 @@ def test_faults_are_shown_before_the_first_one() -> None:
     assert shown == places
 
 
+def test_outcomes_of_messages_are_shown_before_the_first_one() -> None:
+    """Every way in which a message can end is on the first page, as nothing, with every label; none appears later."""
+    world = World()
+    shown = series(world.registry, "consentry_messages")
+    assert set(shown.values()) == {0.0}
+    outcomes = {door: {outcome for there, _, outcome in shown if there == door} for door in DoorName}
+    explained = re.search(r"^Outcomes: (.+?)\n\n", DOCUMENT.read_text(), flags=re.MULTILINE | re.DOTALL)
+    assert explained
+    assert outcomes[DoorName.SMTP] == set(re.findall(r"`(\w+)`", re.sub(r"\([^)]*\)", "", explained[1])))
+    assert outcomes[DoorName.KAFKA] == {Outcome.TAKEN}
+    assert {label for _, label, _ in shown} == {*Label, "none"}
+    world.send([rcpt("hold", 1), rcpt("relay", 2)], PROMOTION)
+    world.send([rcpt("reject", 1)])
+    now = series(world.registry, "consentry_messages")
+    assert now.keys() == shown.keys()
+    assert sum(now.values()) == 2
+
+
+def test_outcomes_of_releases_are_shown_before_the_first_one() -> None:
+    """What can become of held copies is on the first page, as nothing: what is counted, and what is explained."""
+    registry = CollectorRegistry()
+    Metrics(registry)
+    shown = series(registry, "consentry_release_outcomes")
+    assert set(shown.values()) == {0.0}
+    outcomes = {outcome for (outcome,) in shown}
+    source = "\n".join((SOURCE / f"{name}.py").read_text() for name in ("handling", "release"))
+    assert outcomes == {one.lower() for one in re.findall(r"(?:_tell\(|CopyState\.\w+: )Event\.(\w+)", source)}
+    (row,) = re.findall(r"^\| `consentry_release_outcomes_total.*$", DOCUMENT.read_text(), flags=re.MULTILINE)
+    assert outcomes == set(re.findall(r"`(\w+)`", row.split("|")[2]))
+
+
+def series(registry: CollectorRegistry, name: str) -> dict[tuple[str, ...], float]:
+    """The values of a counter by its label values, in the order of its labels."""
+    (metric,) = [one for one in registry.collect() if one.name == name]
+    return {tuple(one.labels.values()): one.value for one in metric.samples if one.name.endswith("_total")}
+
+
 def test_every_metric_is_explained() -> None:
     """deploy/metrics.md has a row for every metric, with its labels in their order, and no other."""
     explained = set(re.findall(r"^\| `(consentry_\w+(?:\{[a-z,_]+\})?)` \|", DOCUMENT.read_text(), flags=re.MULTILINE))
