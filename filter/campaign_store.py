@@ -30,7 +30,7 @@ _DECISION: Final = CampaignDecision._fields
 
 # Statements are put together of the names above, which are ours; values are parameters.
 _ADD: Final = (
-    f"INSERT INTO campaign ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608
+    f"INSERT INTO campaign ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608 - names are ours
     " ON CONFLICT (campaign) DO UPDATE SET first_at = min(first_at, excluded.first_at),"
     " last_at = max(last_at, excluded.last_at), messages = messages + excluded.messages,"
     " disguised = disguised + excluded.disguised,"
@@ -43,9 +43,9 @@ _ADD_TALLY: Final = (
 )
 _ERASE: Final = "UPDATE campaign SET subject = '', sample = '' WHERE campaign = ? AND messages < ?"
 _ALERT: Final = "INSERT INTO alert (campaign, at) VALUES (?, ?) ON CONFLICT DO NOTHING"
-_LINES: Final = f"SELECT {', '.join(_COLUMNS)} FROM campaign"  # noqa: S608
-_DECIDE: Final = f"INSERT INTO decision ({', '.join(_DECISION)}) VALUES ({', '.join('?' * len(_DECISION))})"  # noqa: S608
-_DECISIONS: Final = f"SELECT id, {', '.join(_DECISION)} FROM decision"  # noqa: S608
+_LINES: Final = f"SELECT {', '.join(_COLUMNS)} FROM campaign"  # noqa: S608 - names are ours
+_DECIDE: Final = f"INSERT INTO decision ({', '.join(_DECISION)}) VALUES ({', '.join('?' * len(_DECISION))})"  # noqa: S608 - names are ours
+_DECISIONS: Final = f"SELECT id, {', '.join(_DECISION)} FROM decision"  # noqa: S608 - names are ours
 _CHANGED: Final = "UPDATE counter SET value = value + 1 WHERE name = 'decisions'"
 _VERSION: Final = "SELECT value FROM counter WHERE name = 'decisions'"
 _PRUNABLE: Final = (

@@ -252,7 +252,7 @@ class Search:
         """How many messages of the span have a copy in one of these lots and states."""
         pairs = ", ".join("(?, ?)" for _ in members)
         sql = (
-            f"SELECT count(DISTINCT copy.message) FROM (VALUES {pairs}) AS one JOIN copy INDEXED BY copy_by_lot"  # noqa: S608
+            f"SELECT count(DISTINCT copy.message) FROM (VALUES {pairs}) AS one JOIN copy INDEXED BY copy_by_lot"  # noqa: S608 - only places for values
             " ON lot = one.column1 AND state = one.column2 AND message >= ? AND message < ?"
         )
         found = self._connection.execute(sql, (*(cell for one in members for cell in one), self._low, self._high)).get

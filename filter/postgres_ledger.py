@@ -33,7 +33,7 @@ _DECISION: Final = CampaignDecision._fields
 
 # Statements are put together of the names above, which are ours; values are parameters.
 _ADD: Final = (
-    f"INSERT INTO campaign AS old ({', '.join(_COLUMNS)}) VALUES ({', '.join(['%s'] * len(_COLUMNS))})"  # noqa: S608
+    f"INSERT INTO campaign AS old ({', '.join(_COLUMNS)}) VALUES ({', '.join(['%s'] * len(_COLUMNS))})"  # noqa: S608 - names are ours
     " ON CONFLICT (campaign) DO UPDATE SET first_at = least(old.first_at, excluded.first_at),"
     " last_at = greatest(old.last_at, excluded.last_at), messages = old.messages + excluded.messages,"
     " disguised = old.disguised + excluded.disguised,"
@@ -50,8 +50,8 @@ _ADD_TALLY: Final = (
     "INSERT INTO tally AS old (campaign, kind, value, count) VALUES (%s, %s, %s, %s)"
     " ON CONFLICT (campaign, kind, value) DO UPDATE SET count = old.count + excluded.count"
 )
-_LINES: Final = f"SELECT {', '.join(_COLUMNS)} FROM campaign"  # noqa: S608
-_DECISIONS: Final = f"SELECT id, {', '.join(_DECISION)} FROM decision"  # noqa: S608
+_LINES: Final = f"SELECT {', '.join(_COLUMNS)} FROM campaign"  # noqa: S608 - names are ours
+_DECISIONS: Final = f"SELECT id, {', '.join(_DECISION)} FROM decision"  # noqa: S608 - names are ours
 _CHANGED: Final = "UPDATE counter SET value = value + 1 WHERE name = 'decisions'"
 _PRUNABLE: Final = (
     "last_at < %(before)s AND (%(fewer)s = 0 OR (messages < %(fewer)s AND sample = ''))"

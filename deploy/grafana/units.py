@@ -6,6 +6,7 @@ from typing import Final
 _SHORT: Final = ((1e9, " Bil"), (1e6, " Mil"), (1e3, " K"))
 _SECONDS: Final = ((86400.0, " d"), (3600.0, " h"), (60.0, " min"), (1.0, " s"), (1e-3, " ms"), (1e-6, " µs"))
 _BYTES: Final = ((2.0**30, " GiB"), (2.0**20, " MiB"), (2.0**10, " KiB"))
+_PARTS: Final = 2  # of a duration
 # By unit: sizes with their names, what stands behind a smaller value, what stands behind all.
 _SCALES: Final = {
     "short": (_SHORT, "", ""),
@@ -51,8 +52,8 @@ def _duration(seconds: float) -> str:
     left, parts = abs(seconds), []
     for size, name in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):
         count, left = divmod(left, size)
-        if count or (parts and len(parts) < 2) or size == 1:  # noqa: PLR2004
+        if count or parts or size == 1:
             parts.append(f"{count:.0f} {name}")
-        if len(parts) == 2:  # noqa: PLR2004
+        if len(parts) == _PARTS:
             break
     return ("-" if seconds < 0 else "") + " ".join(parts)
