@@ -23,7 +23,7 @@ from .classify import Classifier
 from .cli_campaign import campaign_commands
 from .cli_held import held_commands
 from .cli_learning import learning_commands
-from .cli_options import AsJson, ConfigFile
+from .cli_options import AsJson, ConfigFile, NeededConfigFile
 from .cli_publish import consent_commands
 from .cli_rules import rules_commands
 from .cli_run import run_commands
@@ -218,9 +218,7 @@ def _consent(settings: Config) -> ConsentStore | None:
 
 
 @config_commands.command("check")
-def config_check(
-    config: Annotated[Path, typer.Option("-c", "--config", help="Configuration file.", show_default=False)],
-) -> None:
+def config_check(config: NeededConfigFile) -> None:
     """Check a configuration file, the rules and every file it names; every problem is listed."""
     with console.busy("Reading the rules …"):
         checked = app.check(config)

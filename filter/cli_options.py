@@ -11,6 +11,10 @@ ConfigFile = Annotated[
     Path | None,
     typer.Option("-c", "--config", envvar="CONSENTRY_CONFIG", help="Configuration file.", show_default="every default"),
 ]
+NeededConfigFile = Annotated[
+    Path,
+    typer.Option("-c", "--config", envvar="CONSENTRY_CONFIG", help="Configuration file.", show_default=False),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output, one JSON document a line.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do it without asking.")]
 Why = Annotated[str, typer.Option(help="The reason, which is kept with the order or decision.", show_default=False)]

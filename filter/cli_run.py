@@ -6,12 +6,12 @@ What runs the relay is loaded by the command that needs it, so that all others s
 import signal
 import sys
 from contextlib import suppress
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from . import logs
+from .cli_options import NeededConfigFile
 from .errors import InputError
 from .users import hash_password
 
@@ -21,12 +21,7 @@ run_commands.add_typer(users_commands, name="users")
 
 
 @run_commands.command()
-def run(
-    config: Annotated[
-        Path,
-        typer.Option("-c", "--config", envvar="CONSENTRY_CONFIG", help="Configuration file.", show_default=False),
-    ],
-) -> None:
+def run(config: NeededConfigFile) -> None:
     """Run the relay: takes mail by SMTP, judges it, hands it on. SIGHUP reloads the configuration, SIGTERM drains."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a reload that comes now finds nothing read yet
     from . import supervisor  # noqa: PLC0415 -- see the top

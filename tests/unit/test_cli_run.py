@@ -40,6 +40,20 @@ def test_run_wants_a_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     assert CliRunner().invoke(cli, ["run"]).exit_code == 2
 
 
+def test_a_check_is_of_the_configuration_in_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a file, `config check` takes the one that `run` would; one that is given goes before it."""
+    named, given = tmp_path / "named.toml", tmp_path / "given.toml"
+    for file in (named, given):
+        file.write_text(f'[store]\ndir = "{tmp_path}"\n{file.stem} = 1\n')
+    monkeypatch.setenv("CONSENTRY_CONFIG", str(named))
+    for arguments, read in (([], named), (["-c", str(given)], given)):
+        result = CliRunner().invoke(cli, ["config", "check", *arguments])
+        assert isinstance(result.exception, ConfigError)
+        assert f"store.{read.stem}" in str(result.exception)
+    monkeypatch.delenv("CONSENTRY_CONFIG")
+    assert CliRunner().invoke(cli, ["config", "check"]).exit_code == 2
+
+
 def test_a_check_names_missing_files(tmp_path: Path) -> None:
     """`config check` reads the files that the configuration names (I3)."""
     file = tmp_path / "filter.toml"
