@@ -197,8 +197,10 @@ def _shares(text: bytes) -> Shares:
     total = sum(map(_WEIGHTS.get, words, repeat(0)))
     counts = [(total >> (_BITS * place)) & _MOST_WORDS for place in range(len(_LANGUAGES) + 1)]
     known = max(counts[:-1])
-    # Rulers, codes and keys are no words.
-    return Shares(sum(len(word) <= _LONGEST_WORD for word in words), _LANGUAGES[counts.index(known)], known, counts[-1])
+    number = len(words)
+    if words and max(map(len, words)) > _LONGEST_WORD:  # rulers, codes and keys are no words
+        number = sum(len(word) <= _LONGEST_WORD for word in words)
+    return Shares(number, _LANGUAGES[counts.index(known)], known, counts[-1])
 
 
 def _in_another_script(text: str) -> bool:

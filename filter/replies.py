@@ -192,6 +192,7 @@ IN_DOUBT: Final = _reply(451, "4.4.2", "Connection to next hop lost, try again",
 ALL: Final[dict[str, Reply]] = {name: value for name, value in list(globals().items()) if isinstance(value, Reply)}
 
 
+@lru_cache(maxsize=16)
 def service_ready(hostname: str) -> Reply:
     """The greeting."""
     return replace(SERVICE_READY, lines=(f"{hostname} ESMTP",))
@@ -199,7 +200,12 @@ def service_ready(hostname: str) -> Reply:
 
 def hello(hostname: str, keywords: Sequence[str] = ()) -> Reply:
     """The answer to HELO, or with keywords ("SIZE 1000") to EHLO."""
-    return replace(HELLO, lines=(hostname, *keywords))
+    return _hello(hostname, *keywords)
+
+
+@lru_cache(maxsize=256)
+def _hello(*lines: str) -> Reply:
+    return replace(HELLO, lines=lines)
 
 
 def challenge(text: str) -> Reply:
