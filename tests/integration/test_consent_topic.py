@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from support.bank_mail import MARKETING
 from support.kafka import Kafka
 from support.processes import wait_until
 from support.running import Running, consentry, environment
@@ -20,11 +21,6 @@ from filter.keys import load_key
 
 pytestmark = pytest.mark.integration
 
-MARKETING = (
-    b"From: Bank <news@bank.example>\r\nTo: You <a@home.example>\r\nSubject: Save 20%% today\r\n"
-    b"Message-ID: <%d@bank.example>\r\n\r\n"
-    b"Get 20%% off your next order today. Shop now and save! Limited time offer, do not miss it.\r\n"
-)
 DOORLESS = 'topic = ""\n'
 GRANT = {
     "kind": "grant",

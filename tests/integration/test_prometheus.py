@@ -16,6 +16,7 @@ from typing import NamedTuple
 import pytest
 import trustme
 from support import parts
+from support.bank_mail import MARKETING, SERVICE, grants
 from support.processes import run, wait_until
 from support.prometheus import SHIPPED, Prometheus, promtool, shortened
 from support.running import OURS, Running, consentry
@@ -23,23 +24,6 @@ from support.script_sink import ScriptSink, drop, reply
 
 pytestmark = pytest.mark.integration
 
-SERVICE = (
-    b"From: Bank <service@bank.example>\r\nTo: You <a@home.example>\r\nSubject: Your new card\r\n"
-    b"Message-ID: <%d@bank.example>\r\n\r\n"
-    b"Your new debit card ending 4471 was posted today. It should arrive within five working days.\r\n"
-)
-MARKETING = (
-    b"From: Bank <news@bank.example>\r\nTo: You <a@home.example>\r\nSubject: Save 20%% today\r\n"
-    b"Message-ID: <%d@bank.example>\r\n\r\n"
-    b"Get 20%% off your next order today. Shop now and save! Limited time offer, do not miss it.\r\n"
-)
-GRANT = (
-    "address,kind,channel,controller,brand,topic,event_time,source,method,affirmative,conditional,wording_id,"
-    "wording_sha256,grade\n"
-    "one@home.example,grant,email,bank,bank,offers,2026-10-05T09:30:00Z,web form,web form,true,false,w1,"
-    + "a" * 64
-    + ",A\n"
-)
 BOOK = SHIPPED.parent / "runbook.md"
 LATE = "ConsentryNextHopHostDown"  # goes on for two minutes after its cause
 COUNTERS = re.compile(r"^(consentry_\w+_(?:total|count|bucket|sum)(?:\{.*\})?) (\S+)$", re.MULTILINE)
@@ -80,8 +64,8 @@ class Scene(NamedTuple):
 def scene(tmp_path_factory: pytest.TempPathFactory, rules_cache: Path) -> Iterator[Scene]:
     """A relay that is well, one that has no Kafka, no consent data and a certificate that is about to expire."""
     well, troubled, home = (tmp_path_factory.mktemp(name) for name in ("well", "troubled", "home"))
-    grants = home / "grants.csv"
-    grants.write_text(GRANT)
+    consent = home / "grants.csv"
+    consent.write_text(grants("one@home.example"))
     with ScriptSink() as sink:
         one = Running(well, sink.port, cache=rules_cache, smtp=OURS + certificate(well, days=90))
         two = Running(
@@ -91,7 +75,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory, rules_cache: Path) -> Iterat
             rest='[kafka]\nbootstrap_servers = ["127.0.0.1:9"]',
         )
         with one, two:
-            done = consentry("consent", "import", grants, "-c", one.config)
+            done = consentry("consent", "import", consent, "-c", one.config)
             assert done.code == 0, done.output
             for relay in (one, two):
                 relay.wait_ready()

@@ -7,10 +7,13 @@ import ssl
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import trustme
+from support.bank_mail import MARKETING, SERVICE, grants
 from support.processes import run, wait_until
 from support.running import Running, consentry, environment
 from support.script_sink import ScriptSink
@@ -19,22 +22,6 @@ from filter.master_keys import load_vault
 from filter.users import hash_password
 
 pytestmark = pytest.mark.integration
-
-SERVICE = (
-    b"From: Bank <service@bank.example>\r\nTo: You <a@home.example>\r\nSubject: Your new card\r\n"
-    b"Message-ID: <%d@bank.example>\r\n\r\n"
-    b"Your new debit card ending 4471 was posted today. It should arrive within five working days.\r\n"
-)
-MARKETING = (
-    b"From: Bank <news@bank.example>\r\nTo: You <a@home.example>\r\nSubject: Save 20%% today\r\n"
-    b"Message-ID: <%d@bank.example>\r\n\r\n"
-    b"Get 20%% off your next order today. Shop now and save! Limited time offer, do not miss it.\r\n"
-)
-GRANT = (
-    "address,kind,channel,controller,brand,topic,event_time,source,method,affirmative,conditional,wording_id,"
-    "wording_sha256,grade\n"
-    "{address},grant,email,bank,bank,offers,2026-10-05T09:30:00Z,web form,web form,true,false,w1," + "a" * 64 + ",A\n"
-)
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +47,9 @@ def test_consent_counts_from_the_moment_it_is_imported(relay: Running, sink: Scr
     assert relay.send(MARKETING % 2, ["one@home.example"])[0] == 250
     assert (relay.counter("relayed") - relayed, relay.counter("held") - held) == (1, 1)
 
-    grants = tmp_path / "grants.csv"
-    grants.write_text(GRANT.format(address="one@home.example"))
-    done = consentry("consent", "import", grants, "-c", relay.config)
+    file = tmp_path / "grants.csv"
+    file.write_text(grants("one@home.example"))
+    done = consentry("consent", "import", file, "-c", relay.config)
     assert done.code == 0, done.output
     relay.wait_health(notices=())
     for number in range(3, 13):  # whichever worker it reaches
@@ -202,38 +189,56 @@ def test_diverted_copies_go_elsewhere(tmp_path: Path, sink: ScriptSink, rules_ca
     assert b"a@home.example" in diverted.data
 
 
-def test_a_successor_settles_what_was_in_flight(tmp_path: Path, rules_cache: Path) -> None:
-    """A worker is killed while the next hop is about to answer: its successor notes the doubt before it serves (D5)."""
-    release = threading.Event()
+class UnderWay(NamedTuple):
+    """A message whose final dot the next hop has, and answers when `release` is set."""
+
+    sink: ScriptSink
+    relay: Running
+    client: smtplib.SMTP
+    release: threading.Event
+    sending: threading.Thread
+    answers: list[tuple[int, bytes] | Exception]  # what the client got for it in the end
+
+
+@contextmanager
+def message_under_way(directory: Path, cache: Path) -> Iterator[UnderWay]:
+    """A relay with one worker, and a message under way."""
+    release, answers = threading.Event(), []
 
     def when_released(_command: object) -> None:
         release.wait(30)
 
+    def send() -> None:
+        try:
+            answers.append(client.data(SERVICE % 1))
+        except (smtplib.SMTPException, OSError) as error:
+            answers.append(error)
+
     with (
         ScriptSink({".": when_released}) as sink,
-        Running(tmp_path, sink.port, cache=rules_cache, workers=1).wait_ready() as relay,
+        Running(directory, sink.port, cache=cache, workers=1).wait_ready() as relay,
+        relay.client() as client,
     ):
-        client = relay.client()
         client.ehlo()
         client.mail("service@bank.example")
         client.rcpt("a@home.example")
-        lost: list[Exception] = []
-
-        def send() -> None:
-            try:
-                client.data(SERVICE % 1)
-            except (smtplib.SMTPException, OSError) as error:
-                lost.append(error)
-
         sending = threading.Thread(target=send)
         sending.start()
         sink.wait_until(lambda: any(each.verb == "." for each in sink.commands), "the final dot")
+        yield UnderWay(sink, relay, client, release, sending, answers)
+
+
+def test_a_successor_settles_what_was_in_flight(tmp_path: Path, rules_cache: Path) -> None:
+    """A worker is killed while the next hop is about to answer: its successor notes the doubt before it serves (D5)."""
+    with message_under_way(tmp_path, rules_cache) as letter:
+        relay = letter.relay
         (killed,) = relay.worker_pids()
         os.kill(killed, signal.SIGKILL)
-        sending.join(30)
-        client.close()
-        assert lost
-        release.set()
+        letter.sending.join(30)
+        letter.client.close()
+        (lost,) = letter.answers
+        assert isinstance(lost, Exception)
+        letter.release.set()
         assert relay.send(SERVICE % 1, ["a@home.example"])[0] == 250  # the client tries again
         events = [each["event"] for each in relay.journal()]
         second = events.index("started", 1)
@@ -253,33 +258,19 @@ def test_workers_leave_with_their_supervisor(tmp_path: Path, sink: ScriptSink, r
 
 def test_a_message_under_way_is_seen_to_its_end(tmp_path: Path, rules_cache: Path) -> None:
     """SIGTERM during a delivery: its client gets the reply, nobody else gets in, the exit status is 0 (D21)."""
-    release = threading.Event()
-
-    def when_released(_command: object) -> None:
-        release.wait(30)
-
-    with (
-        ScriptSink({".": when_released}) as sink,
-        Running(tmp_path, sink.port, cache=rules_cache, workers=1).wait_ready() as relay,
-        relay.client() as client,
-    ):
-        client.ehlo()
-        client.mail("service@bank.example")
-        client.rcpt("a@home.example")
-        answers: list[tuple[int, bytes]] = []
-        sending = threading.Thread(target=lambda: answers.append(client.data(SERVICE % 1)))
-        sending.start()
-        sink.wait_until(lambda: any(each.verb == "." for each in sink.commands), "the final dot")
+    with message_under_way(tmp_path, rules_cache) as letter:
+        relay = letter.relay
         relay.signal(signal.SIGTERM)
         relay.wait_printed("draining")
         wait_until(lambda: not _connects(relay), "a closed port")
         assert not relay.process.ended
-        release.set()
-        sending.join(30)
-        assert [code for code, _ in answers] == [250]
-        client.quit()
+        letter.release.set()
+        letter.sending.join(30)
+        ((code, _),) = letter.answers
+        assert code == 250
+        letter.client.quit()
         assert relay.wait_end() == 0
-    assert len(sink.delivered) == 1
+    assert len(letter.sink.delivered) == 1
 
 
 def test_a_next_hop_that_is_down_is_a_reason(tmp_path: Path, rules_cache: Path) -> None:
