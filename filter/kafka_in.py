@@ -186,7 +186,8 @@ class KafkaDoor:
             raise TopicsMissingError(f"missing, or not for us to see: {', '.join(sorted(missing))}")
 
     async def _watch(self, consumer: Any) -> None:
-        """Look how far the partitions are. Raises _StalledError."""
+        """Look how far the partitions are. Raises _StalledError, and KafkaError when the group does not let us in."""
+        consumer._coordinator.check_errors()  # noqa: SLF001 - it waits until told, and without partitions nobody asks
         ends = await self._ends(consumer)
         positions = {place: worker.position for place, worker in self._workers.items()}
         lag = {place: max(0, end - positions[place]) for place, end in ends.items() if place in positions}

@@ -1,9 +1,10 @@
 """The transactions of one input partition: what its records become, and how far it was read, all of it or nothing.
 
 Whoever starts the producer of a partition fences the one before and waits until its last transaction has ended; only
-after that may the committed offset be read. Two traps of aiokafka 0.14 are kept away from here: a commit succeeds
-although a record was refused, so every delivery is awaited before it; and after a refused batch the next one is out of
-order, so a producer that failed once is never used again.
+after that may the committed offset be read. Three traps of aiokafka 0.14 are kept away from here: a commit succeeds
+although a record was refused, so every delivery is awaited before it; after a refused batch the next one is out of
+order, so a producer that failed once is never used again; and where the transaction may not have a topic, deliveries
+fail by what follows from that, so the transaction itself is asked why.
 
 Raises KafkaError of aiokafka, TimeoutError when the brokers take too long (then nobody knows whether a commit came
 about, before the next producer has started), and ProducerFenced when the partition has another owner.
@@ -18,7 +19,7 @@ from time import time_ns
 from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.errors import RecordTooLargeError
+from aiokafka.errors import KafkaError, RecordTooLargeError, TopicAuthorizationFailedError
 from aiokafka.partitioner import murmur2
 
 from .kafka_results import Output
@@ -57,6 +58,7 @@ class Transactions:
         self._options = options
         self._producer: Any = None
         self._open = False
+        self.refused: tuple[str, ...] = ()  # output topics that the write failed for, as far as known
 
     async def start(self) -> None:
         """Fence whoever wrote for this partition before, and wait until their last transaction has ended."""
@@ -86,13 +88,30 @@ class Transactions:
 
     async def write(self, outputs: Iterable[Output], offset: int) -> None:
         """Write all of this, and that the partition was read up to before `offset`, in one transaction."""
-        async with asyncio.timeout(WRITE_WITHIN):
-            await self._producer.begin_transaction()
-            self._open = True
-            await self._send(outputs)
-            await self._producer.send_offsets_to_transaction({self._place: offset}, self._options.group)
-            await self._producer.commit_transaction()
-            self._open = False
+        self.refused = ()
+        try:
+            async with asyncio.timeout(WRITE_WITHIN):
+                await self._producer.begin_transaction()
+                self._open = True
+                await self._send(outputs)
+                await self._producer.send_offsets_to_transaction({self._place: offset}, self._options.group)
+                await self._producer.commit_transaction()
+                self._open = False
+        except (KafkaError, TimeoutError) as error:
+            cause = self._cause()
+            if cause is None:
+                raise
+            raise cause from error
+
+    def _cause(self) -> KafkaError | None:
+        """Why a write failed, if the transaction knows: it does better than what was waited for."""
+        ended = self._producer._txn_manager.wait_for_transaction_end()  # noqa: SLF001 - it is told nowhere else
+        cause = ended.exception() if ended is not None and ended.done() and not ended.cancelled() else None
+        if not isinstance(cause, KafkaError):
+            return None
+        if isinstance(cause, TopicAuthorizationFailedError):
+            self.refused = tuple(sorted(*cause.args))
+        return cause
 
     async def _send(self, outputs: Iterable[Output]) -> None:
         """Write records, and return when every one of them is known to be written."""
@@ -106,7 +125,9 @@ class Transactions:
         except BaseException:
             await sending.drop()
             raise
-        await sending.wait()
+        if (failed := await sending.failed()) is not None:
+            self.refused = (failed[0],)
+            raise failed[1]
 
     def _partition(self, key: bytes | None, count: int) -> int:
         """Where records of this key go: as Kafka's own producers do it. Those without stay in their order too."""
@@ -125,7 +146,7 @@ class _Sending:
         self._producer = producer
         self._at = time_ns() // 1_000_000
         self._batches: dict[tuple[str, int], Any] = {}
-        self._sent: list[asyncio.Future[object]] = []
+        self._sent: list[tuple[str, asyncio.Future[object]]] = []
 
     async def add(self, topic: str, partition: int, output: Output) -> None:
         """Write one record, or keep it until there are more."""
@@ -151,18 +172,22 @@ class _Sending:
             await self._send(topic, partition, batch)
         self._batches = {}
 
-    async def wait(self) -> None:
-        """Wait for every delivery. Raises the first error there was."""
-        results: Sequence[object] = await asyncio.gather(*self._sent, return_exceptions=True)
-        for result in results:
+    async def failed(self) -> tuple[str, BaseException] | None:
+        """Wait for every delivery; the first that failed, by its topic, and why."""
+        results = await self._results()
+        for (topic, _), result in zip(self._sent, results, strict=True):
             if isinstance(result, BaseException):
-                raise result
+                return topic, result
+        return None
 
     async def drop(self) -> None:
         """Nobody waits for these any more."""
-        for future in self._sent:
+        for _, future in self._sent:
             future.cancel()
-        await asyncio.gather(*self._sent, return_exceptions=True)
+        await self._results()
+
+    async def _results(self) -> Sequence[object]:
+        return await asyncio.gather(*[future for _, future in self._sent], return_exceptions=True)
 
     async def _send(self, topic: str, partition: int, batch: Any) -> None:
-        self._sent.append(await self._producer.send_batch(batch, topic, partition=partition))
+        self._sent.append((topic, await self._producer.send_batch(batch, topic, partition=partition)))

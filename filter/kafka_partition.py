@@ -139,7 +139,7 @@ class PartitionWorker:
             return _IDLE_TO  # no longer assigned: we are about to be told so
         except _REFUSED as error:
             self.trouble = Trouble.OUTPUT_REFUSED
-            self._note("refused", error)
+            self._note("refused", error, outputs=",".join(self._output.refused) or "unknown")
         except (KafkaError, TimeoutError, OSError) as error:
             self.trouble = Trouble.UNAVAILABLE
             self._note("failed", error)
@@ -149,7 +149,7 @@ class PartitionWorker:
         self._failures += 1
         return min(_BACK_OFF_FROM * 2.0**self._failures, _BACK_OFF_TO)
 
-    def _note(self, event: str, error: Exception) -> None:
+    def _note(self, event: str, error: Exception, **fields: object) -> None:
         self._count(event)
         logs.event(
             *(logs.WARNING, f"kafka_{event}"),
@@ -157,6 +157,7 @@ class PartitionWorker:
             partition=self._place.partition,
             position=self.position,
             error=type(error).__name__,
+            **fields,
         )
 
     # Owning the partition

@@ -2,7 +2,7 @@
 
 `Secured` is a `Cluster` whose plain listener is for the test itself; `port` is that of the other, and `as_user` gives
 the arguments with which a client of aiokafka goes through it. The certificate is for 127.0.0.1, of an authority of the
-test's own.
+test's own. `Guarded` gives that user only the rights that a test says; the plain listener may do everything.
 """
 
 import ssl
@@ -13,12 +13,14 @@ from typing import Any
 import trustme
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from local_kafka import LOOPBACK, Node
-from support.kafka import Cluster
-from support.processes import free_port
+from support.kafka import Cluster, need_kafka
+from support.processes import free_port, run
 
 USER, PASSWORD = "consentry", "swordfish-in-the-sea"
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 LOGIN = "org.apache.kafka.common.security"
+AUTHORIZER = "org.apache.kafka.metadata.authorizer.StandardAuthorizer"
+ACLS = "org.apache.kafka.tools.AclCommand"
 
 
 class Secured(Cluster):
@@ -76,6 +78,31 @@ class Secured(Cluster):
                 for mechanism in MECHANISMS[1:]
             },
         }
+
+
+class Guarded(Secured):
+    """One broker that lets the user do only what `allow` was told, and without TLS."""
+
+    def __init__(self) -> None:
+        super().__init__(tls=False)
+
+    def allow(self, *words: str) -> None:
+        """Give rights, as Kafka's own tool is told them: `"--topic", NAME, "--operation", "Write"`."""
+        self._change("--add", *words)
+
+    def forbid(self, *words: str) -> None:
+        """Take away rights that were given in these words."""
+        self._change("--remove", "--force", *words)
+
+    def _change(self, what: str, *words: str) -> None:
+        install = need_kafka()
+        whom = ("--bootstrap-server", self.bootstrap, what, "--allow-principal", f"User:{USER}")
+        done = run(install.command(ACLS, *whom, *words), install.environment, seconds=60)
+        assert not done.code, done.output
+
+    def _settings_of(self, nodes: Sequence[Node]) -> Mapping[str, object]:
+        everybody_else = {"authorizer.class.name": AUTHORIZER, "super.users": "User:ANONYMOUS"}
+        return {**super()._settings_of(nodes), **everybody_else}
 
 
 def _one_line(pem: bytes) -> str:
