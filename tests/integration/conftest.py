@@ -1,10 +1,11 @@
-"""Parts that are started once for all tests of a run that want them."""
+"""Parts that are started once for all tests of a run that want them, and the server that mail goes to in most."""
 
 from collections.abc import Iterator
 
 import pytest
 from support import go_parts
 from support.kafka import Kafka, any_kafka
+from support.script_sink import ScriptSink
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -19,3 +20,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def kafka() -> Iterator[Kafka]:
     """A cluster that nobody kills: make topics of your own in it."""
     yield from any_kafka()
+
+
+@pytest.fixture
+def sink() -> Iterator[ScriptSink]:
+    """Where mail goes in the end: a server that takes everything."""
+    with ScriptSink() as sink:
+        yield sink

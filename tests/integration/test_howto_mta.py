@@ -13,13 +13,6 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def sink() -> Iterator[ScriptSink]:
-    """Where mail goes in the end."""
-    with ScriptSink() as sink:
-        yield sink
-
-
-@pytest.fixture
 def machine(rules_cache: Path) -> Iterator[Machine]:
     """A machine with swaks."""
     with Machine(cache=rules_cache) as machine:

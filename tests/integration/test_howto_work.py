@@ -23,13 +23,6 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def sink() -> Iterator[ScriptSink]:
-    """The next hop."""
-    with ScriptSink() as sink:
-        yield sink
-
-
-@pytest.fixture
 def machine(rules_cache: Path, sink: ScriptSink) -> Iterator[Machine]:
     """A machine with swaks, jq and curl, and a next hop at port 25."""
     with Machine(cache=rules_cache) as machine:

@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -77,13 +77,6 @@ def through(events: Counter[Event], run) -> Callable[..., Any]:
         return run(inner())
 
     return through
-
-
-@pytest.fixture
-def sink() -> Iterator[ScriptSink]:
-    """A server that takes everything."""
-    with ScriptSink() as sink:
-        yield sink
 
 
 async def _send(hop: SmtpNextHop, *recipients: RcptTo, content: bytes = CONTENT, mail: bytes = b"a@sender.example"):

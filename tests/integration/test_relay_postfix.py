@@ -30,13 +30,6 @@ EVERYBODY = ",".join([*RECORDS, NOBODY])
 
 
 @pytest.fixture
-def sink() -> Iterator[ScriptSink]:
-    """The last hop, or the next."""
-    with ScriptSink() as sink:
-        yield sink
-
-
-@pytest.fixture
 def service(tmp_path: Path) -> Path:
     """A service message in a file."""
     file = tmp_path / "service"

@@ -7,7 +7,6 @@ AssertionError with what the relay printed.
 import json
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -16,8 +15,8 @@ from email.parser import BytesHeaderParser
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from support.processes import Process, free_port, wait_until
-from support.running import OURS, SECONDS, Running, consentry, environment
+from support.processes import free_port, wait_until
+from support.running import OURS, SECONDS, Running, consentry
 
 from filter.held import OPEN
 from filter.hold_database import HoldDatabase
@@ -52,24 +51,25 @@ class Copy(NamedTuple):
 
 
 class Relay(Running):
-    """`consentry run`, taking mail at `port`. `consents` gives each address the kind of its one consent record."""
+    """`consentry run`, taking mail at `port`. `consents` gives each address the kind of its one consent record.
+
+    `settings` are those of `Running`.
+    """
 
     def __init__(
         self,
         directory: Path,
         sink: int,
         *,
-        cache: Path,
-        workers: int = 2,
         consents: Mapping[str, str] | None = None,
         port: int | None = None,
-        **settings: str,
+        **settings: Any,
     ) -> None:
         self.port = port or free_port()
         self._starts = 0
         self._killed: set[int] = set()
         self._consents = consents or {}
-        super().__init__(directory, sink, cache=cache, workers=workers, **settings)
+        super().__init__(directory, sink, **settings)
 
     def configure(self, **settings: str) -> None:
         """Write the configuration, with the same port as ever; the first time, import the consent records too."""
@@ -131,8 +131,7 @@ class Relay(Running):
         """Start it with the configuration it had; what it was before has ended, or is ended now."""
         self.process.stop()
         self._starts += 1
-        command = [sys.executable, "-m", "filter", "run", "-c", self.config]
-        self.process = Process(command, environment(), self.directory / f"output-{self._starts}")
+        self.process = self._start(f"output-{self._starts}")
 
     def bring_back(self) -> None:
         """Start it as often as it takes, as a service manager does, until every worker takes mail.

@@ -71,9 +71,14 @@ class Running:
         cache.mkdir(parents=True, exist_ok=True)
         if not (self.store / "cache").exists():
             (self.store / "cache").symlink_to(cache)
+        self._variables = dict(variables or {})
         self.configure(**settings)
+        self.process = self._start("output")
+
+    def _start(self, output: str) -> Process:
+        """Start the command with the configuration that is there; what it prints goes into this file."""
         command = [sys.executable, "-m", "filter", "run", "-c", self.config]
-        self.process = Process(command, {**environment(), **(variables or {})}, directory / "output")
+        return Process(command, environment() | self._variables, self.directory / output)
 
     def configure(self, **settings: str) -> None:
         """Write the configuration; it counts from the next start or reload on."""
