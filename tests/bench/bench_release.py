@@ -33,14 +33,14 @@ from bench_hold import VAULT, content
 from bench_hold import message as held_message
 from prometheus_client import CollectorRegistry
 from support import parts
+from support.captures import grant
 from support.processes import Process, free_port, wait_for_port
 from support.release import CLASSIFIER
 from support.release_process import KEYER, deliver, now
 
-from filter.consent import Capture, ConsentEvent, EventKind, Scope
+from filter.consent import ConsentEvent, Scope
 from filter.consent_store import ConsentStore, Entry
 from filter.events import Event
-from filter.evidence import Grade
 from filter.facts import facts_of
 from filter.held import Action, Claim, CopyState, HeldMail, HeldQuery, Order, Outcome, Place
 from filter.hold_review import HeldReview
@@ -55,17 +55,7 @@ from filter.releaser import ReleaseSettings
 
 FACTS = facts_of(CLASSIFIER.classify(parse_message(b"Subject: x\r\n\r\nA promotion.\r\n")))
 SCOPE = Scope(Channel.EMAIL, "shop", "shop", "offers")
-GRANT = Capture(
-    kind=EventKind.GRANT,
-    scope=SCOPE,
-    source="join",
-    method="web form",
-    affirmative=True,
-    conditional=False,
-    wording_id="join-7",
-    wording_sha256="ab" * 32,
-    grade=Grade.INDIVIDUAL_PROOF,
-)
+GRANT = grant(SCOPE)
 ORDER = Order("bench", Action.RELEASE, 1 << 43, "bench", "to measure")
 
 

@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+from support.captures import grant
 from support.kafka import Cluster
 from support.processes import wait_until
 from support.running import environment
@@ -15,7 +16,7 @@ from support.running import environment
 from filter import kafka_client
 from filter.address import SubjectKeyer
 from filter.config_kafka import KafkaSettings
-from filter.consent import Capture, ConsentEvent, ConsentState, EventKind, Grade, Scope
+from filter.consent import Capture, ConsentEvent, ConsentState, EventKind, Scope
 from filter.consent_events import erasure_record, event_record, heartbeat_record
 from filter.consent_feed import Feed, state_of
 from filter.consent_follower import Follower
@@ -31,17 +32,7 @@ SCOPE = Scope("email", "bank", "bank", "offers")
 COMPACTED = {"cleanup.policy": "compact"}
 PATIENCE = 30
 READER = kafka_client.reader(KafkaSettings())
-GRANT = Capture(
-    kind=EventKind.GRANT,
-    scope=SCOPE,
-    source="join",
-    method="web form",
-    affirmative=True,
-    conditional=False,
-    wording_id="join-7",
-    wording_sha256="ab" * 32,
-    grade=Grade.INDIVIDUAL_PROOF,
-)
+GRANT = grant(SCOPE)
 OBJECT = Capture(kind=EventKind.OBJECT, scope=Scope("", "bank", "", ""))
 
 

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from prometheus_client import CollectorRegistry
 from support import fakes
+from support.captures import grant
 from support.held import VAULT
 from support.processes import Process, run, wait_until
 from support.release import PROMOTION, TRACE, ReleaseWorld, path
@@ -26,7 +27,6 @@ from support.script_sink import ScriptSink, reply
 from filter.consent import ANY, Capture, ConsentEvent, EventKind, Scope
 from filter.consent_store import ConsentStore, Entry
 from filter.events import Event
-from filter.evidence import Grade
 from filter.held import Action, CopyState, HeldQuery, Order
 from filter.hold_review import HeldReview
 from filter.hold_store import HoldStore
@@ -38,17 +38,7 @@ from filter.releaser import Progress
 pytestmark = pytest.mark.integration
 
 SCOPE = Scope("email", "shop", "shop", "offers")
-GRANT = Capture(
-    kind=EventKind.GRANT,
-    scope=SCOPE,
-    source="join",
-    method="web form",
-    affirmative=True,
-    conditional=False,
-    wording_id="join-7",
-    wording_sha256="ab" * 32,
-    grade=Grade.INDIVIDUAL_PROOF,
-)
+GRANT = grant(SCOPE)
 OBJECT = Capture(kind=EventKind.OBJECT, scope=Scope(ANY, "shop", ANY, ANY), source="centre")
 PROGRAM = Path(__file__).parents[1] / "support" / "release_process.py"
 

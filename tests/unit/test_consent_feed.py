@@ -5,9 +5,10 @@ from itertools import pairwise
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.captures import grant
 
 from filter.address import SubjectKeyer
-from filter.consent import Capture, ConsentEvent, ConsentState, EventKind, Grade, Scope
+from filter.consent import Capture, ConsentEvent, ConsentState, EventKind, Scope
 from filter.consent_events import erasure_record, event_record, heartbeat_record
 from filter.consent_feed import UNREADABLE, Arrived, Feed, FeedState, Mark, state_of
 from filter.consent_store import ConsentStore
@@ -20,17 +21,7 @@ KEYER = SubjectKeyer(b"k" * 32)
 SCOPE = Scope("email", "bank", "bank", "offers")
 TOPIC = "consent.events"
 ANN, BOB = "ann@example.com", "bob@example.com"
-GRANT = Capture(
-    kind=EventKind.GRANT,
-    scope=SCOPE,
-    source="join",
-    method="web form",
-    affirmative=True,
-    conditional=False,
-    wording_id="join-7",
-    wording_sha256="ab" * 32,
-    grade=Grade.INDIVIDUAL_PROOF,
-)
+GRANT = grant(SCOPE)
 OBJECT = Capture(kind=EventKind.OBJECT, scope=Scope("", "bank", "", ""))
 
 

@@ -12,6 +12,7 @@ import lmdb
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.captures import grant
 from support.index_readers import NOW, SCOPE, die_reading, read_once, read_when_asked
 
 from filter import consent_store
@@ -29,17 +30,7 @@ from filter.labels import Channel
 SECRET = b"k" * 32
 KEYER = SubjectKeyer(SECRET)
 DAY = 86_400_000
-GRANT = Capture(
-    kind=EventKind.GRANT,
-    scope=SCOPE,
-    source="join",
-    method="web form",
-    affirmative=True,
-    conditional=False,
-    wording_id="join-7",
-    wording_sha256="ab" * 32,
-    grade=Grade.INDIVIDUAL_PROOF,
-)
+GRANT = grant(SCOPE)
 OBJECT = Capture(kind=EventKind.OBJECT, scope=Scope("", "bank", "", ""), source="centre")
 
 
