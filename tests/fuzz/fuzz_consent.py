@@ -4,13 +4,15 @@ With `--atheris` (and atheris installed) coverage guides the mutations; further 
 hold: no exception but the documented ones, a stable normaliser, and no damaged value taken for "no record".
 """
 
-import argparse
 import io
 import random
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from support.fuzzing import fuzz
 
 from filter.address import SubjectKeyer, normalise, wide
 from filter.consent_build import Runs
@@ -62,11 +64,11 @@ def try_file(octets: bytes, file_format: str) -> None:
         columns = dict.fromkeys(filter(None, (export.address, export.value_column, export.time, export.topic_column)))
         header = ",".join(columns).encode() + b"\n"
     try:
-        names, rows = _open_rows(io.BytesIO(header + octets), Path("fuzz"), file_format, {})
+        _, names, rows = _open_rows(io.BytesIO(header + octets), Path("fuzz"), file_format, {})
     except InputError:
         return
     reader = RowReader(names, Runs(Path("unused")), keyer=KEYER, defaults={}, batch="b", now=1)
-    for _, row in rows:
+    for _, _, row in rows:
         try:
             if not isinstance(row, BadRowError):
                 reader.add(row)
@@ -117,29 +119,6 @@ def mutated(chance: random.Random) -> bytes:
     return chance.randbytes(1) + octets
 
 
-def main() -> None:
-    """Run with the arguments of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("count", type=int, nargs="?", default=50_000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--atheris", action="store_true")
-    options, further = parser.parse_known_args()
-    if options.atheris:
-        import atheris  # noqa: PLC0415 - not needed, and not installed, for the plain run
-
-        atheris.instrument_all()
-        atheris.Setup([sys.argv[0], *further], one_input)
-        atheris.Fuzz()
-    chance = random.Random(options.seed)
-    for number in range(options.count):
-        octets = mutated(chance)
-        try:
-            one_input(octets)
-        except Exception:
-            print(f"input {number} of seed {options.seed}: {octets!r}", file=sys.stderr)
-            raise
-    print(f"{options.count} inputs, no failure")
-
-
 if __name__ == "__main__":
-    main()
+    count = fuzz(str(__doc__), one_input, mutated, 50_000)
+    print(f"{count} inputs, no failure")

@@ -5,7 +5,6 @@ hold: no exception but the documented ones; accepted octets are those received; 
 that looks at each octet; no reply holds what could end its line.
 """
 
-import argparse
 import random
 import sys
 from collections import Counter
@@ -14,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from support.fuzzing import fuzz
 from support.ingress import read_plainly
 
 from filter.data_reader import DataReader, stuff
@@ -196,29 +196,6 @@ def mutated(chance: random.Random) -> bytes:
     return bytes([which]) + octets + (chance.randbytes(8) if which == len(SEEDS) - 1 else b"")
 
 
-def main() -> None:
-    """Run with the arguments of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("count", type=int, nargs="?", default=100_000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--atheris", action="store_true")
-    options, further = parser.parse_known_args()
-    if options.atheris:
-        import atheris  # noqa: PLC0415 - not needed, and not installed, for the plain run
-
-        atheris.instrument_all()
-        atheris.Setup([sys.argv[0], *further], one_input)
-        atheris.Fuzz()
-    chance = random.Random(options.seed)
-    for number in range(options.count):
-        octets = mutated(chance)
-        try:
-            one_input(octets)
-        except Exception:
-            print(f"input {number} of seed {options.seed}: {octets!r}", file=sys.stderr)
-            raise
-    print(f"{options.count} inputs, no failure: {', '.join(f'{n} {what}' for what, n in sorted(COUNTS.items()))}")
-
-
 if __name__ == "__main__":
-    main()
+    count = fuzz(str(__doc__), one_input, mutated, 100_000)
+    print(f"{count} inputs, no failure: {', '.join(f'{n} {what}' for what, n in sorted(COUNTS.items()))}")
