@@ -287,11 +287,11 @@ def encode(event: ConsentEvent, narrow: bytes = b"") -> tuple[Template, bytes]:
     shared = event.received_at if event.capture.batch else 0
     if not shared:
         parts.append(time_octets(event.received_at))
-    return _template(event.capture, shared, tuple(layout), bool(narrow)), b"".join(parts)
+    return template_of(event.capture, shared, tuple(layout), bool(narrow)), b"".join(parts)
 
 
 @lru_cache(maxsize=20_000)
-def _template(capture: Capture, received_at: int, layout: Layout, narrow: bool) -> Template:
+def template_of(capture: Capture, received_at: int, layout: Layout, narrow: bool) -> Template:
     """One template for all that it fits: making one takes longer than encoding ten records."""
     return Template(capture, received_at, layout, narrow)
 

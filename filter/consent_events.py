@@ -34,7 +34,7 @@ MAX_CAPTURES: Final = 100_000  # remembered; then all are forgotten
 
 _HEARTBEAT: Final = b"heartbeat"
 _ERASE: Final = b"erase"
-_TERMS_BEGIN: Final = b',"kind":'
+TERMS_BEGIN: Final = b',"kind":'
 _HEX: Final = 32
 _KEY: Final = re.compile(rb"([0-9a-f]{32})(?::([!-~]{1,200}))?").fullmatch
 _new = tuple.__new__  # what a named tuple's own constructor calls, at a third of the time
@@ -105,7 +105,7 @@ def event_record(subject: Subject, event: ConsentEvent) -> tuple[bytes, bytes]:
     document: dict[str, Any] = {"v": VERSION, "key_id": subject.key_id, "subject": subject.exact.hex()}
     if subject.wide != subject.exact:
         document["mailbox"] = subject.wide.hex()
-    for (name, default), given in zip(_OWN.items(), event[1:], strict=True):
+    for (name, default), given in zip(OWN.items(), event[1:], strict=True):
         if given != default:
             document[name] = given
     # The terms come last and begin with the kind: `Reader` knows them again without reading them.
@@ -154,7 +154,7 @@ class Reader:
     """Reads the records of a topic for the node with this subject key id; remembers terms that many events share."""
 
     def __init__(self, key_id: str) -> None:
-        self._key_id = key_id
+        self.key_id = key_id
         self._captures: dict[bytes, Capture] = {}
 
     def read(self, key: bytes | None, value: bytes | None) -> Read:
@@ -165,7 +165,7 @@ class Reader:
         if value is None:
             return Tombstone()
         mailbox = bytes.fromhex(named[1].decode())
-        at = value.find(_TERMS_BEGIN)
+        at = value.find(TERMS_BEGIN)
         known = self._captures.get(value[at:]) if at > 0 and len(value) <= MAX_VALUE else None
         document = _document(value[:at] + b"}") if known else _document(value)
         if known and (isinstance(document, Because) or not document.keys() <= _HEAD_NAMES):
@@ -181,10 +181,14 @@ class Reader:
             self._remember(value[at:], read.event.capture)
         return read
 
+    def known(self, end: bytes) -> Capture | None:
+        """The terms that these octets, the end of a value from `TERMS_BEGIN` on, were found to be and nothing else."""
+        return self._captures.get(end)
+
     def _check_maker(self, mailbox: bytes, document: dict[str, Any]) -> Refused | None:
         """Why we cannot read what made this value; takes what tells it out of the document."""
         key_id, version = document.pop("key_id", None), document.pop("v", None)
-        if key_id != self._key_id:
+        if key_id != self.key_id:
             if type(key_id) is str:
                 return Refused(Because.FOREIGN_KEY_ID)
             return Refused(Because.BAD_FIELD, "key_id", (mailbox,))
@@ -201,17 +205,17 @@ class Reader:
         if kind is None:
             return Refused(Because.UNKNOWN_KIND, "kind", (mailbox,))
         lenient = kind in _NEVER_REFUSED
-        own: list[Any] = [known, *_OWN.values()]
+        own: list[Any] = [known, *OWN.values()]
         try:
-            for name in _OWN if known is None else document:
+            for name in OWN if known is None else document:
                 if name in document:
                     own[_POSITIONS[name]] = _checked(name, document[name], lenient=lenient)
             if known is None:
-                terms = {name: value for name, value in document.items() if name not in _OWN}
+                terms = {name: value for name, value in document.items() if name not in OWN}
                 own[0] = _read_capture(terms, kind, lenient=lenient)
         except _BadFieldError as error:
             return Refused(Because.BAD_FIELD, str(error))
-        return Told(_new(Subject, (exact, wide, self._key_id)), _new(ConsentEvent, own))
+        return Told(_new(Subject, (exact, wide, self.key_id)), _new(ConsentEvent, own))
 
     def _remember(self, end: bytes, capture: Capture) -> None:
         """Know these octets again as these terms, if they say nothing else: they end a value, whatever its beginning.
@@ -338,14 +342,14 @@ def _grade(value: Any) -> Grade:
     return _GRADES[value]
 
 
-_OWN: Final = {"id": "", "event_time": 0, "received_at": 0, **ConsentEvent._field_defaults}
+OWN: Final = {"id": "", "event_time": 0, "received_at": 0, **ConsentEvent._field_defaults}
 _POSITIONS: Final = {name: position for position, name in enumerate(ConsentEvent._fields)}
 _TERMS: Final = {
     one.name: one.default for one in fields(Capture) if one.init and one.name != "scope"
 }  # `kind` is never its default: there is none
 _TERM_NAMES: Final = {*_TERMS, *Scope._fields}
-_HEAD_NAMES: Final = {"v", "key_id", "subject", "mailbox", *_OWN}
-_DEFAULTS: Final = {**_TERMS, **_OWN, **dict.fromkeys(Scope._fields, "")}
+_HEAD_NAMES: Final = {"v", "key_id", "subject", "mailbox", *OWN}
+_DEFAULTS: Final = {**_TERMS, **OWN, **dict.fromkeys(Scope._fields, "")}
 _CHECKS: Final[dict[str, Any]] = {
     **dict.fromkeys(Scope._fields, _text),
     **dict.fromkeys(("source", "method", "reason", "wording_id", "wording_sha256"), _text),

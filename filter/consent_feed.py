@@ -23,6 +23,7 @@ from .consent_build import Runs
 from .consent_codec import MAX_TIME, Template, encode
 from .consent_events import Erasure, Heartbeat, Read, Reader, Refused, Told, Tombstone
 from .consent_index import ConsentIndex, Tally
+from .consent_quick import QuickReader
 from .consent_store import ConsentStore
 from .evidence import Capture, ConsentEvent, EventKind, Scope
 
@@ -82,7 +83,7 @@ class FeedState:
 
 
 class Arrived(NamedTuple):
-    """A record of the topic."""
+    """A record of the topic, or whatever a client of Kafka gives that has these fields."""
 
     partition: int
     offset: int
@@ -288,6 +289,19 @@ class Bulk(Batch):
         self.runs = runs
         self._erased: set[bytes] = set()
         self._numbers: dict[int, tuple[Template, bytes]] = {}  # by identity: quicker to find than by content
+        self._quick = QuickReader(reader)
+
+    def add(self, record: Arrived, now: int) -> None:
+        """Take a record that came here `now` (epoch milliseconds)."""
+        quick = None if self._unsettled else self._quick.read(record.key, record.value, now)
+        if quick is None or quick[0] in self._erased:
+            super().add(record, now)
+            return
+        wide, template, rest, received = quick
+        known = self._numbers.get(id(template)) or self._number(template)
+        self.runs.add(wide + known[1] + rest)
+        self.latest = max(self.latest, received)
+        self._last[record.partition] = record
 
     def __enter__(self) -> Self:
         return self

@@ -18,7 +18,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError, for_code
 
 from . import events, logs
-from .consent_feed import Arrived, Batch, Bulk, Counts, Feed, Mark
+from .consent_feed import Batch, Bulk, Counts, Feed, Mark
 from .metrics import Metrics
 from .ports import Journal
 
@@ -256,7 +256,7 @@ class _Reading:
             if at.partition in self._unproven:
                 self._prove(at.partition, records)
             for record in records:
-                batch.add(Arrived(at.partition, record.offset, record.timestamp, record.key, record.value), now)
+                batch.add(record, now)
             self.records += len(records)
         return bool(found)
 

@@ -78,6 +78,7 @@ STORES = (
     "examples",
     "consent_codec",
     "consent_events",
+    "consent_quick",
     "consent_rulings",
     "consent_index",
     "consent_build",
