@@ -145,10 +145,15 @@ def test_the_relay_works_under_it(analyze: str, tmp_path: Path, rules_cache: Pat
                     client.sendmail("news@bank.example", ["a@home.example"], SERVICE % number)
                     client.sendmail("news@bank.example", ["a@home.example"], MARKETING % (number + 1))
 
+            def workers() -> set[str]:
+                return set(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())
+
             wait_until(functools.partial(printed, "\nready\n"), "ready", seconds=60)
             send(1)
+            before = workers()
             os.kill(process.pid, signal.SIGHUP)
             wait_until(functools.partial(printed, " reloaded "), "a reload", seconds=60)
+            wait_until(lambda: not before & workers(), "the old workers to leave", seconds=60)  # they answer 421
             send(3)
             os.kill(process.pid, signal.SIGTERM)
             wait_until(lambda: process.ended, "the end", seconds=60)

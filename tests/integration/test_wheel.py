@@ -76,10 +76,10 @@ def install(python, *what):
 
 @pytest.fixture
 def consentry(installed, tmp_path):
-    """Run the installed `consentry` in an empty directory."""
+    """Run the installed `consentry` in an empty directory; in its home rules stay once they are compiled."""
 
     def consentry(*arguments):
-        return run([installed / "consentry", *arguments], tmp_path, PATH=os.defpath, HOME=str(tmp_path))
+        return run([installed / "consentry", *arguments], tmp_path, PATH=os.defpath, HOME=str(installed.parent))
 
     return consentry
 

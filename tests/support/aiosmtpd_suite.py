@@ -8,7 +8,6 @@ tests use and this project does not. Replies are compared by their code: the tex
 import asyncio
 import importlib.resources
 import signal
-import socket
 import sys
 import types
 import unittest.mock
@@ -18,6 +17,7 @@ from typing import Any
 
 import pytest
 from support.aiosmtpd_names import EXPECTED_FAILURES, NOT_OUR_CLASS
+from support.processes import free_port
 
 from filter.smtp_auth import PasswordChecker
 from filter.smtp_in import Server
@@ -182,8 +182,7 @@ class ServerUnderTest(Server):
 
 def _use_free_port() -> None:
     """Give all controllers one port that is free, in the place of a fixed one."""
-    with socket.create_server(("localhost", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     for module in list(sys.modules.values()):
         if (address := getattr(module, "HostPort", None)) is not None:
             address.__new__.__defaults__ = ("localhost", port)

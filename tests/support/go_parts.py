@@ -17,6 +17,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
+from support.alone import alone
 from support.parts import NotThereError, without
 
 HELM = ("helm.sh/helm/v3", "v3.22.0")
@@ -65,7 +66,9 @@ def _helm() -> Path:
 def _found_helm() -> Path | str:
     place = _helm()
     try:
-        if not place.exists():
+        with alone("helm", directory=CACHE):
+            if place.exists():
+                return place
             with _workshop() as environment:
                 command = ["nice", "-n", "19", "go", "install", *QUICKLY, f"{HELM[0]}/cmd/helm@{HELM[1]}"]
                 _run("helm", command, environment, BUILD_SECONDS)
@@ -85,7 +88,9 @@ def _found(module: tuple[str, str], file: str) -> Path | str:
     name, version = module
     place = CACHE / f"{name.split('/')[2]}-{version}-{Path(file).name}"
     try:
-        if not place.exists():
+        with alone(place.name, directory=CACHE):
+            if place.exists():
+                return place
             with _workshop() as environment:
                 command = ["go", "mod", "download", "-json", f"{name}@{version}"]
                 said = _run(name, command, environment, DOWNLOAD_SECONDS)

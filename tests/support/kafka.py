@@ -26,6 +26,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, for_code
 from aiokafka.protocol.metadata import MetadataRequest
 from support import parts
+from support.alone import alone
 from support.processes import free_port, wait_until
 
 DEPLOY = Path(__file__).parents[2] / "deploy" / "kafka"
@@ -50,7 +51,8 @@ def need_kafka() -> Install:
 @functools.cache  # asked once per run: a machine without a network must not wait for every test
 def _found() -> Install | str:
     try:
-        return local_kafka.install()
+        with alone("kafka"):
+            return local_kafka.install()
     except NotThereError as reason:
         return str(reason)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from support.alone import alone
 
 CACHE = Path(__file__).parents[2] / ".cache" / "parts"
 SERVERS = "usr/lib/postgresql/*/bin"  # where Debian keeps what is not for a user's path
@@ -104,7 +105,8 @@ def find(name: str, *, cache: Path = CACHE, path: str = SYSTEM_PATH) -> Part:
 @functools.cache  # asked once per run: a machine without a network must not wait for every test
 def _found(name: str) -> Part | str:
     try:
-        return find(name)
+        with alone(f"part-{name}"):
+            return find(name)
     except NotThereError as reason:
         return str(reason)
 

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from support import parts
-from support.processes import Done, Process, free_port, run, wait_for_port, wait_until
+from support.processes import Done, Process, free_port, listening, run, wait_for_port, wait_until
 
 # Postfix wants an owner and a group that nobody else uses. Where it is only unpacked, those that Debian always has do.
 OWNERS, GROUPS = ("postfix", "mail", "daemon"), ("postdrop", "uucp", "tty")
@@ -162,6 +162,7 @@ class Postfix:
         """End every process of the instance, once it was started, and remove its files; the log stays readable."""
         if self._process:
             self._process.stop()
+            wait_until(lambda: not listening(self.port), "the end of every process of Postfix")
             self._text = self.log()
             self._process = None
         shutil.rmtree(self.home, ignore_errors=True)

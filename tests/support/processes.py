@@ -19,6 +19,9 @@ from typing import Self
 
 STOP_SECONDS = 5.0
 PORTS = range(20_000, 32_000)  # below the kernel's own range, 32768 and up
+# Where tests run in several processes each has its own: what is to listen on a port that was given may not do so yet.
+_WORKER, _WORKERS = os.environ.get("PYTEST_XDIST_WORKER", "gw0"), os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")
+_OURS = PORTS[int(_WORKER.removeprefix("gw")) :: int(_WORKERS)]
 _given: set[int] = set()
 
 
@@ -98,7 +101,7 @@ def free_port() -> int:
     It is not one of those that the kernel gives to outgoing connections, which might take it before its program does.
     """
     for _ in range(1000):
-        port = secrets.choice(PORTS)
+        port = secrets.choice(_OURS)
         with socket.socket() as trial, contextlib.suppress(OSError):
             trial.bind(("127.0.0.1", port))
             if port not in _given:
@@ -109,10 +112,11 @@ def free_port() -> int:
 
 def wait_until(condition: Callable[[], bool], what: str, *, seconds: float = 15) -> None:
     """Return as soon as `condition` is true; AssertionError naming `what` when it never becomes true."""
-    end = time.monotonic() + seconds
+    begun = time.monotonic()
     while not condition():
-        assert time.monotonic() < end, f"waited {seconds} s in vain: {what}"
-        time.sleep(0.01)
+        waited = time.monotonic() - begun
+        assert waited < seconds, f"waited {seconds} s in vain: {what}"
+        time.sleep(min(max(waited / 20, 0.01), 0.05))  # asking may cost those a lot who are waited for
 
 
 def listening(port: int) -> bool:
