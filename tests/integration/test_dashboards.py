@@ -36,7 +36,6 @@ BOARDS = {board.name: board for board in dashboards.boards()}
 NOTHING = {
     ("overview", "What is wrong, and since when", "B"),  # no notice
     ("overview", "Faults, by place", "A"),
-    ("held", "Mail put off for want of storage", "A"),
 }
 
 
