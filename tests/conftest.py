@@ -69,6 +69,28 @@ def _unexcused(config: pytest.Config) -> bool:
     return IN_CI and any("../shared" not in reason for reason in _reasons(config))
 
 
+class _Begun:
+    """Where files run at once: the name of each when it begins, as in a run of one process, among the dots of all."""
+
+    def __init__(self, reporter: pytest.TerminalReporter) -> None:
+        self._reporter = reporter
+        self._files: set[str] = set()
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """Tell of a file's first test."""
+        file = nodeid.partition("::")[0]
+        if file not in self._files:
+            self._files.add(file)
+            self._reporter.write_ensure_prefix(f"{file} ")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Show which files have begun; pytest-xdist itself shows dots alone."""
+    plugins = session.config.pluginmanager
+    if plugins.has_plugin("dsession") and (reporter := plugins.get_plugin("terminalreporter")):
+        plugins.register(_Begun(reporter))
+
+
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Fail a run in CI that left tests out."""
     if exitstatus == pytest.ExitCode.OK and _unexcused(session.config):
