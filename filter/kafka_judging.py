@@ -8,6 +8,7 @@ its place in the topic. Raises nothing but what the flight record raises when it
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import blake2b
 from time import perf_counter
 from typing import Final, NamedTuple
@@ -84,7 +85,7 @@ class RecordJudge:
             )
             return Passed(record, [dead_letter(record, found)], started, (line,))
         incoming = Incoming(
-            *(queue_id, at, Client(f"kafka:{record.topic}/{record.partition}"), found.mail, found.recipients),
+            *(queue_id, at, _client(record.topic, record.partition), found.mail, found.recipients),
             *(record.value or b"", found.message, found.said, found.sender_known),
             door=DoorName.KAFKA,
         )
@@ -101,17 +102,20 @@ class RecordJudge:
             self.metrics.kafka_transaction_seconds.observe(seconds)
         at, now = self.clock(), perf_counter()
         lines: list[Line] = []
+        taken = dead = 0
         for one in passed:
             if one.incoming is None or one.judged is None:
-                self.metrics.kafka_record(DEAD_LETTER)
+                dead += 1
                 continue
-            self.metrics.kafka_record(TAKEN)
+            taken += 1
             self.metrics.finished(DoorName.KAFKA, one.judged.label, Outcome.TAKEN, now - one.started)
             lines += self._told(one.incoming, one.judged, at)
             self.note(one.incoming, one.judged)
+        self.metrics.kafka_records(TAKEN, taken)
+        self.metrics.kafka_records(DEAD_LETTER, dead)
         self.journal.write(lines)
 
-    def aborted(self, passed: Iterable[Passed]) -> None:
+    def aborted(self, passed: Collection[Passed]) -> None:
         """Nothing of these was written; they are read again."""
         at = self.clock()
         self.journal.write(
@@ -121,17 +125,13 @@ class RecordJudge:
                 if one.incoming
             ]
         )
-        self._count(ABORTED, passed)
+        self.metrics.kafka_records(ABORTED, len(passed))
 
-    def doubtful(self, passed: Iterable[Passed]) -> None:
+    def doubtful(self, passed: Collection[Passed]) -> None:
         """Whether these were written is for whoever has the partition now to see."""
         at = self.clock()
         self.journal.write([events.plain(Event.IN_DOUBT, one.incoming.queue_id, at) for one in passed if one.incoming])
-        self._count(IN_DOUBT, passed)
-
-    def _count(self, outcome: str, passed: Iterable[Passed]) -> None:
-        for _ in passed:
-            self.metrics.kafka_record(outcome)
+        self.metrics.kafka_records(IN_DOUBT, len(passed))
 
     def _told(self, incoming: Incoming, judged: Judged, at: int) -> list[Line]:
         """What became of the copies of a message that was written."""
@@ -151,6 +151,11 @@ class RecordJudge:
             if copies:
                 lines.append(events.copies(event, queue_id, at, _subjects(copies)))
         return lines
+
+
+@lru_cache(maxsize=1024)
+def _client(topic: str, partition: int) -> Client:
+    return Client(f"kafka:{topic}/{partition}")
 
 
 def _key(record: Record) -> bytes:

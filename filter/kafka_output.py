@@ -14,14 +14,13 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from time import time_ns
 from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, RecordTooLargeError, TopicAuthorizationFailedError
-from aiokafka.partitioner import murmur2
 
+from .kafka_hash import murmur2
 from .kafka_results import Output
 
 START_WITHIN: Final = 60.0  # seconds: the coordinator may have to end another's transaction
@@ -116,11 +115,14 @@ class Transactions:
     async def _send(self, outputs: Iterable[Output]) -> None:
         """Write records, and return when every one of them is known to be written."""
         sending = _Sending(self._producer)
+        places: dict[str, tuple[str, int]] = {}  # topic and its partitions
         try:
             for output in outputs:
-                topic = f"{self._options.topic}.{output.suffix}"
-                partitions = await self._producer.partitions_for(topic)
-                await sending.add(topic, self._partition(output.key, len(partitions)), output)
+                place = places.get(output.suffix)
+                if place is None:
+                    topic = f"{self._options.topic}.{output.suffix}"
+                    place = places[output.suffix] = topic, len(await self._producer.partitions_for(topic))
+                await sending.add(place[0], self._partition(output.key, place[1]), output)
             await sending.close()
         except BaseException:
             await sending.drop()
@@ -131,12 +133,7 @@ class Transactions:
 
     def _partition(self, key: bytes | None, count: int) -> int:
         """Where records of this key go: as Kafka's own producers do it. Those without stay in their order too."""
-        return self._place.partition % count if key is None else _hash(key) % count
-
-
-@lru_cache(maxsize=4096)
-def _hash(key: bytes) -> int:
-    return int(murmur2(key)) & 0x7FFFFFFF
+        return self._place.partition % count if key is None else murmur2(key) % count
 
 
 class _Sending:

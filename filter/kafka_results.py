@@ -33,6 +33,10 @@ from .policy import Disposition
 PREFIX: Final = "consentry-"
 RELAY, HELD, DIVERTED, DECISIONS, DEAD_LETTER = "relay", "held", "diverted", "decisions", "dead-letter"
 _HELD: Final = f"{PREFIX}held"
+_QUEUE_ID, _DISPOSITION, _RCPT = f"{PREFIX}queue-id", f"{PREFIX}disposition", f"{PREFIX}rcpt"
+_SOURCE_TOPIC, _SOURCE_PARTITION, _SOURCE_OFFSET = (
+    f"{PREFIX}source-{what}" for what in ("topic", "partition", "offset")
+)
 
 Header = tuple[str, bytes | None]
 
@@ -73,10 +77,10 @@ def results(record: Record, incoming: Incoming, judged: Judged) -> list[Output]:
         if copies:
             headers = [
                 *kept,
-                (f"{PREFIX}queue-id", queue_id),
-                (f"{PREFIX}disposition", group.disposition.encode()),
+                (_QUEUE_ID, queue_id),
+                (_DISPOSITION, group.disposition.encode()),
                 *source,
-                *[(f"{PREFIX}rcpt", copy.recipient.path) for copy in copies],
+                *[(_RCPT, copy.recipient.path) for copy in copies],
             ]
             if group.disposition is not Disposition.RELAY:
                 headers.append((_HELD, _about(incoming, judged, copies, group.disposition)))
@@ -103,9 +107,9 @@ def dead_letter(record: Record, poison: Poison) -> Output:
 
 def _source(record: Record) -> list[Header]:
     return [
-        (f"{PREFIX}source-topic", record.topic.encode()),
-        (f"{PREFIX}source-partition", b"%d" % record.partition),
-        (f"{PREFIX}source-offset", b"%d" % record.offset),
+        (_SOURCE_TOPIC, record.topic.encode()),
+        (_SOURCE_PARTITION, b"%d" % record.partition),
+        (_SOURCE_OFFSET, b"%d" % record.offset),
     ]
 
 

@@ -276,9 +276,10 @@ class Metrics:
         """Count held copies by what became of them: an event of the journal."""
         self._releases[outcome,].inc(copies)
 
-    def kafka_record(self, outcome: str) -> None:
-        """Count a record from Kafka that was written, became a dead letter, or has to be read again."""
-        self._kafka_records[outcome,].inc()
+    def kafka_records(self, outcome: str, records: int) -> None:
+        """Count records from Kafka that were written, became dead letters, or have to be read again."""
+        if records:
+            self._kafka_records[outcome,].inc(records)
 
     def kafka_event(self, event: str) -> None:
         """Count what happened on the way from and to Kafka."""

@@ -173,6 +173,7 @@ TRANSPORT = (
     "smtp_door",
     "smtp_service",
     "http_in",
+    "kafka_hash",
     "kafka_output",
     "kafka_partition",
     "kafka_in",
