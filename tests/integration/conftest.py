@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from support import go_parts
+from support.alone import alone
 from support.kafka import Kafka, any_kafka
 from support.script_sink import ScriptSink
 
@@ -14,6 +15,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         item.path.name == "test_packaging_helm.py" for item in session.items
     ):
         go_parts.begin()
+
+
+@pytest.fixture
+def usual_ports() -> Iterator[None]:
+    """For one demo at a time, with those that it starts beside itself: it looks which ports are free and takes them."""
+    with alone("demo"):
+        yield
 
 
 @pytest.fixture(scope="session")

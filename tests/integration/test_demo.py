@@ -32,7 +32,7 @@ SECONDS = 60.0
 
 
 @pytest.fixture
-def directory(tmp_path: Path, rules_cache: Path) -> Callable[[str], Path]:
+def directory(tmp_path: Path, rules_cache: Path, usual_ports: None) -> Callable[[str], Path]:
     """Makes a demo directory in which the rules are compiled already."""
 
     def make(name: str) -> Path:

@@ -24,7 +24,7 @@ WHERE = re.compile(r"53 copies = 32 in (\S+)\.relay\n {2}\+ 21 in \S+\.held and 
 
 
 @pytest.fixture
-def demo(tmp_path: Path, rules_cache: Path, kafka: Kafka) -> Iterator[Process]:
+def demo(tmp_path: Path, rules_cache: Path, kafka: Kafka, usual_ports: None) -> Iterator[Process]:
     """A demo in which the rules are compiled already, on the cluster of the tests; afterwards nothing of it runs."""
     directory = tmp_path / "demo"
     prepare(directory, datetime.now(UTC).date())
@@ -67,7 +67,7 @@ def test_every_copy_is_shown_and_what_is_held_can_be_released(demo: Process, kaf
     assert not {"tom.hall@home.example", "sam.doyle@post.example", "old.address@home.example"} & set(named)
 
 
-def test_without_a_broker(tmp_path: Path) -> None:
+def test_without_a_broker(tmp_path: Path, usual_ports: None) -> None:
     """A cluster that is not there is told in a sentence."""
     command = [sys.executable, "-m", "filter", "demo", "--kafka", "--once", "--dir", tmp_path / "demo"]
     done = run(command, {**environment(), "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}, seconds=SECONDS)
