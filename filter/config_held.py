@@ -7,13 +7,17 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, PlainValidator
 
+from . import config_values as values
 from .config_kinds import Address, Flag, SecretPath, Section, counted, timed, word
 from .held_content import ReleaseTo
 from .policy import Reason
 
 EVERY_REASON: Final = "*"
+NEVER: Final = "never"
+LEAST_PRUNED: Final = timedelta(days=10)  # twice as long as clients, and we ourselves, try again to deliver
+_LONGEST: Final = timedelta(days=3650)
 DEFAULT_RETENTION: Final = timedelta(days=30)
 # The second is a note only; what was rejected ends as soon as its sender was told.
 _NEVER_HELD: Final = frozenset({Reason.NULL_SENDER, Reason.DECISION_OUTGROWN, Reason.REJECTED})
@@ -33,8 +37,19 @@ def _with_every(default: Any) -> BeforeValidator:
     return BeforeValidator(lambda given: {EVERY_REASON: default, **given} if isinstance(given, dict) else given)
 
 
+def _time_or_never(value: Any) -> timedelta | None:
+    if value == NEVER:
+        return None
+    try:
+        return values.limit(value, LEAST_PRUNED, _LONGEST)
+    except ValueError as error:
+        raise ValueError(f'{error}, or "{NEVER}"') from None
+
+
 class HoldSettings(Section):
-    """[hold]: held mail. `retention` and `on_expiry` go by the reason a copy is held for."""
+    """[hold]: held mail. `retention` and `on_expiry` go by the reason a copy is held for; without `prune_after` what is
+    known of copies that ended is kept for ever.
+    """
 
     key_file: SecretPath = None
     auto_release: Flag = False
@@ -46,6 +61,8 @@ class HoldSettings(Section):
         dict[Annotated[str, _HELD_REASON], Annotated[OnExpiry, word(*OnExpiry)]],
         _with_every(OnExpiry.DISCARD),
     ] = Field(default={}, validate_default=True)
+    # Long enough for questions about a mail that did not come, and longer than Kafka usually keeps records.
+    prune_after: Annotated[timedelta | None, PlainValidator(_time_or_never)] = timedelta(days=90)
     give_up: Annotated[timedelta, timed("1min", "30d")] = timedelta(days=5)  # RFC 5321 section 4.5.4.1: 4 to 5 days
     release_connections: Annotated[int, counted(1, 1000)] = 20
     release_to: Annotated[ReleaseTo, word(*ReleaseTo)] = ReleaseTo.ORIGIN

@@ -45,6 +45,7 @@ class Event(StrEnum):
     DISCARDED = "discarded"  # held copies, by order
     EXPIRED = "expired"  # held copies, after their time
     ERASED = "erased"  # somebody had held copies, in any state, erased
+    PRUNED = "pruned"  # records of copies that ended long ago, and of orders that are done
     REPORT_SENT = "report_sent"  # the next hop took a report to the sender on copies that were not delivered
     DEAD_LETTER = "dead_letter"  # a record from Kafka that could not be judged
     CONSENT_EVENT_REFUSED = "consent_event_refused"  # a record of the consent topic cannot be read
@@ -113,6 +114,7 @@ FIELDS: Final[Mapping[Event, tuple[str, ...]]] = {
     Event.DISCARDED: (*_COPIES, "order"),
     Event.EXPIRED: (*_COPIES, "order", "told"),
     Event.ERASED: (*_COPIES, "author"),
+    Event.PRUNED: (*_ABOUT, "messages", "copies", "orders"),
     Event.REPORT_SENT: (*_COPIES, "order", "code"),
     Event.DEAD_LETTER: (*_ABOUT, "error", "input", "partition", "offset"),
     Event.CONSENT_EVENT_REFUSED: (*_ABOUT, "error", "field", "stopped", "input", "partition", "offset"),
@@ -317,3 +319,9 @@ def erased(queue_id: str, at: int, subjects: Sequence[str], count: int, author: 
     """So many copies are erased: of a message, or those of a recipient, who has these subject keys."""
     line: dict[str, object] = {"queue_id": queue_id, "event": Event.ERASED, "at": at}
     return {**line, "recipients": count, "subjects": list(subjects), "author": author}
+
+
+def pruned(at: int, messages: int, copies: int, orders: int) -> Line:
+    """So many messages with so many copies, all ended long ago, and so many orders are known no more."""
+    line: dict[str, object] = {"queue_id": "", "event": Event.PRUNED, "at": at}
+    return {**line, "messages": messages, "copies": copies, "orders": orders}

@@ -30,6 +30,8 @@ LONGEST_WAIT: Final = 86_400_000
 """Milliseconds; no lease and no pause is longer. A copy that is due later was put off by a clock that ran ahead."""
 OPEN: Final = frozenset({CopyState.PENDING, CopyState.HELD, CopyState.RELEASED})
 """The content is needed while a copy is in one of these."""
+ENDED: Final = frozenset(CopyState) - OPEN - {CopyState.VOID}
+"""Nothing more becomes of a copy in one of these. VOID is none: such a message was never ours."""
 
 
 class Place(NamedTuple):
@@ -37,6 +39,21 @@ class Place(NamedTuple):
 
     message: int
     number: int
+
+
+class Ended(NamedTuple):
+    """A copy in the order in which copies ended."""
+
+    at: int
+    place: Place
+
+
+class Pruned(NamedTuple):
+    """What a step of pruning removed, and from where the next goes on; None: all was looked at."""
+
+    messages: int
+    copies: int
+    after: Ended | None
 
 
 class By(StrEnum):
@@ -144,6 +161,26 @@ class Claim(NamedTuple):
     released_at: tuple[int, ...]  # when the order moved each
 
 
+class Unread(StrEnum):
+    """Why a released copy cannot be read: the reason for which it is HELD again."""
+
+    DAMAGED = "damaged"
+    KEY_MISSING = "key_missing"  # the master key that its message is sealed under
+
+
+class Unreadable(NamedTuple):
+    """Copies of one message, released by one order, that are due and cannot be read; leased like those of a claim.
+
+    `queue_id` and `subjects` (keys) are what their rows say, empty where not even that can be read.
+    """
+
+    queue_id: str
+    places: tuple[Place, ...]
+    subjects: tuple[str, ...]
+    order: str
+    why: Unread
+
+
 class Outcome(NamedTuple):
     """What became of an attempt at one copy: its new state, when to try again if RELEASED, and what to tell."""
 
@@ -184,8 +221,20 @@ class HeldMail(Protocol):
         moves to RELEASED is not delivered: its sender is told, and then it is EXPIRED (BOUNCED if it was rejected).
         """
 
-    def claim(self, at: int, until: int, limit: int, order: str = "", octets: int = 64 << 20) -> Sequence[Claim]:
+    def claim(
+        self,
+        at: int,
+        until: int,
+        limit: int,
+        order: str = "",
+        octets: int = 64 << 20,
+        *,
+        unreadable: "list[Unreadable] | None" = None,
+    ) -> Sequence[Claim]:
         """Lease up to so many RELEASED copies that are due and not leased: ours until then. Of one order, or of all.
+
+        What cannot be read is leased as well and added to `unreadable`: who claims makes it HELD again (`finish`). A
+        copy whose own record is damaged changes no more, so it comes again, once in LONGEST_WAIT.
 
         A copy that is due in more than LONGEST_WAIT is due now.
         Their messages have at most so many octets of content together, but for one that has more alone.
@@ -208,6 +257,16 @@ class HeldMail(Protocol):
 
     def erase_subjects(self, subjects: Sequence[str]) -> int:
         """Remove every copy of a recipient, and messages that have none left; how many copies."""
+
+    def prune_ended(self, before: int, after: Ended | None = None, limit: int = 1000) -> Pruned:
+        """Look at up to so many copies that ended before that time, the oldest first, from after that one on, and
+        remove their messages, with all that is known of them, if every copy of the message ended before then.
+
+        What is damaged stays. One durable transaction.
+        """
+
+    def prune_orders(self, before: int, limit: int = 1000) -> int:
+        """Remove up to so many orders that were given before that time and that no copy names; how many."""
 
     def rewrap(self, limit: int = 1000) -> int:
         """Wrap the keys of up to so many messages anew with the current master key; how many (0: all are)."""

@@ -17,7 +17,7 @@ from .classification import Classification, Evidence, JudgedSegment
 from .config_values import size_text
 from .display import ago, visible
 from .explain import BECAUSE, decided_line, moment
-from .held import Action, By, CopyState, HeldLine, Order, Tally
+from .held import Action, By, CopyState, HeldLine, Order, Tally, Unread
 from .held_content import is_mail
 from .held_documents import header_block
 from .labels import Label, SegmentLabel
@@ -35,6 +35,8 @@ _REASONS: Final = frozenset(str(reason) for reason in Reason)
 _MEANWHILE: Final = {
     OBJECTED_MEANWHILE: "the person objected after it was held",
     FAULT: "the check itself failed; see the log",
+    Unread.DAMAGED: "it is damaged in the hold store; see `consentry held check`",
+    Unread.KEY_MISSING: "the master key that it is sealed under is not among ours",
 }
 _PROMOTIONAL: Final = frozenset({SegmentLabel.MARKETING, SegmentLabel.RE_PERMISSION})
 _INDENT: Final = (0, 0, 0, 4)

@@ -5,20 +5,20 @@ A lease is the time that `due_at` is put off to, so that whatever was not finish
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
 from heapq import merge
 from itertools import islice
 from typing import Final, cast
 
-from .held import LONGEST_WAIT, Action, Claim, CopyState, Order, Outcome, Place
-from .hold_codec import CopyRecord, DamagedMessageError, open_message, read_copies, read_message
-from .hold_database import Change, HoldDatabase
+from .held import LONGEST_WAIT, Action, Claim, CopyState, Order, Outcome, Place, Unread, Unreadable
+from .hold_codec import COPY_COLUMNS, CopyRecord, DamagedMessageError, open_message, read_copies, read_message
+from .hold_database import Change, HoldDatabase, Rows
 from .hold_orders import find, waiting_orders
 from .sealing import UnknownKeyError
 
 ENDS: Final = frozenset({CopyState.DELIVERED, CopyState.BOUNCED, CopyState.EXPIRED, CopyState.RELEASED, CopyState.HELD})
 """What a leased copy may become."""
 
+_SUBJECT: Final = COPY_COLUMNS.index("subject_key")
 _WAITING: Final = (
     "SELECT due_at, copy.message, number, coalesce(size, 0) FROM copy INDEXED BY copy_due"
     " LEFT JOIN message ON message.id = copy.message WHERE state = 'released' AND order_id = ? AND due_at {} ?"
@@ -47,7 +47,14 @@ def lease(
                 break
             left -= size
         leased.setdefault(message, set()).add(number)
-    database.change({message: _leased(numbers, until) for message, numbers in leased.items()})
+    changed = set(database.change({message: _leased(numbers, until) for message, numbers in leased.items()}))
+    # What is damaged cannot be changed, but must not be first again and again; its record stays damaged.
+    damaged = [(at + LONGEST_WAIT, *one) for one in _places(leased) if one not in changed]
+    database.connection.executemany("UPDATE copy SET due_at = ? WHERE message = ? AND number = ?", damaged)
+
+
+def _places(leased: Mapping[int, Collection[int]]) -> Iterator[Place]:
+    return (Place(message, number) for message, numbers in leased.items() for number in sorted(numbers))
 
 
 def _due(database: HoldDatabase, order: str, at: int, limit: int) -> Iterator[tuple[int, int, int, int]]:
@@ -69,27 +76,63 @@ def _leased(numbers: Collection[int], until: int) -> Change:
     return change
 
 
-def claims_of(database: HoldDatabase, leased: Mapping[int, set[int]]) -> Iterator[Claim]:
-    """What was leased, with content; what cannot be read, or was erased since, is left out."""
+def claims_of(
+    database: HoldDatabase, leased: Mapping[int, set[int]], unreadable: list[Unreadable] | None = None
+) -> Iterator[Claim]:
+    """What was leased, with content. What cannot be read goes to `unreadable`; what was erased since is left out."""
     orders: dict[str, Order] = {}
     found = database.rows_of(leased)
     for message, numbers in leased.items():
-        rows = found.get(message)
-        if rows is None or rows.content is None:
-            continue  # lost: nothing is delivered in its place
-        with suppress(DamagedMessageError, UnknownKeyError):
+        try:
+            rows = _with_content(found.get(message))
             row = read_message(rows.message)
             verified = read_copies(row, rows.copies)
             stored = open_message(row, rows.content, verified, database.vault)
-            those = [(position, copy) for position, copy in enumerate(verified) if copy.number in numbers]
-            yield Claim(
-                message=stored.message,
-                places=tuple([Place(message, copy.number) for _, copy in those]),
-                numbers=tuple([position for position, _ in those]),
-                orders=tuple([_order(database, orders, copy.order_id) for _, copy in those]),
-                attempts=tuple([copy.attempts for _, copy in those]),
-                released_at=tuple([copy.changed_at for _, copy in those]),
-            )
+        except (DamagedMessageError, UnknownKeyError) as error:
+            if unreadable is not None:
+                unreadable += _unreadable(database, message, numbers, found.get(message), error)
+            continue
+        those = [(position, copy) for position, copy in enumerate(verified) if copy.number in numbers]
+        yield Claim(
+            message=stored.message,
+            places=tuple([Place(message, copy.number) for _, copy in those]),
+            numbers=tuple([position for position, _ in those]),
+            orders=tuple([_order(database, orders, copy.order_id) for _, copy in those]),
+            attempts=tuple([copy.attempts for _, copy in those]),
+            released_at=tuple([copy.changed_at for _, copy in those]),
+        )
+
+
+def _with_content(rows: Rows | None) -> Rows:
+    if rows is None or rows.content is None:
+        raise DamagedMessageError("its content is gone")  # nothing is delivered in its place
+    return rows
+
+
+def _unreadable(
+    database: HoldDatabase, message: int, numbers: Collection[int], rows: Rows | None, error: Exception
+) -> list[Unreadable]:
+    """Those of the leased copies of a message that are still there, by their orders."""
+    orders: dict[str, list[int]] = {}
+    for copy in database.changing([message]).get(message, []):
+        if copy.number in numbers and (copy.record is None or copy.record.state is CopyState.RELEASED):
+            orders.setdefault(copy.record.order if copy.record else "", []).append(copy.number)
+    subjects = {copy[0]: copy[_SUBJECT] for copy in rows.copies} if rows else {}
+    queue_id = rows.message[0] if rows else ""
+    return [
+        Unreadable(
+            queue_id=queue_id if isinstance(queue_id, str) else "",
+            places=tuple([Place(message, number) for number in those]),
+            subjects=tuple([_hex(subjects.get(number)) for number in those]),
+            order=order,
+            why=Unread.KEY_MISSING if isinstance(error, UnknownKeyError) else Unread.DAMAGED,
+        )
+        for order, those in orders.items()
+    ]
+
+
+def _hex(subject: object) -> str:
+    return subject.hex() if isinstance(subject, bytes) else ""
 
 
 def finish(database: HoldDatabase, outcomes: Sequence[Outcome], at: int) -> None:

@@ -220,12 +220,17 @@ class HoldDatabase:
 
     def remove(self, message: int) -> None:
         """Remove a message with its copies and its content."""
-        copies = self.changing([message]).get(message, [])
-        self._counts.changed(_members(copies), ())
-        for copy in copies:
-            self._counts.ordered(_waits_for(copy.record), "")
+        self.remove_all({message: self.changing([message]).get(message, [])})
+
+    def remove_all(self, messages: Mapping[int, Sequence[Changing]]) -> None:
+        """The same for many, whose copies are as `changing` gave them in this transaction."""
+        for copies in messages.values():
+            self._counts.changed(_members(copies), ())
+            for copy in copies:
+                self._counts.ordered(_waits_for(copy.record), "")
+        rows = [(message,) for message in messages]
         for table, column in (("content", "message"), ("copy", "message"), ("message", "id")):
-            self.connection.execute(f"DELETE FROM {table} WHERE {column} = ?", (message,))  # noqa: S608 - a closed list of names
+            self.connection.executemany(f"DELETE FROM {table} WHERE {column} = ?", rows)  # noqa: S608 - a closed list of names
 
     def remove_copies(self, message: int, numbers: Collection[int]) -> None:
         """Remove these copies of a message, and the message if none is left."""

@@ -20,13 +20,14 @@ import apsw
 
 from .errors import InputError
 from .flights import now
-from .held import By, Claim, CopyState, HeldLine, HeldQuery, Order, Outcome, Place, Tally
+from .held import By, Claim, CopyState, Ended, HeldLine, HeldQuery, Order, Outcome, Place, Pruned, Tally, Unreadable
 from .hold_claims import claims_of, finish, lease
 from .hold_codec import CopyRecord, DamagedMessageError, HoldDataError, line_of, read_copies, read_message
 from .hold_database import Change, HoldDatabase
 from .hold_erase import erase_message, erase_subjects, rewrap
 from .hold_lines import by_message, lines_of
 from .hold_orders import find, keep, kept, waiting
+from .hold_prune import prune_ended, prune_orders
 from .hold_schema import FILE_NAME
 from .hold_search import Search
 from .hold_writer import Action, HoldWriter, identity
@@ -131,11 +132,20 @@ class HeldReview:
         self._write(action)
         return moved
 
-    def claim(self, at: int, until: int, limit: int, order: str = "", octets: int = 64 << 20) -> Sequence[Claim]:
+    def claim(
+        self,
+        at: int,
+        until: int,
+        limit: int,
+        order: str = "",
+        octets: int = 64 << 20,
+        *,
+        unreadable: list[Unreadable] | None = None,
+    ) -> Sequence[Claim]:
         """Lease up to so many RELEASED copies that are due and not leased: ours until then. Of one order, or of all.
 
         Their messages have at most so many octets of content together, but for one that has more alone. What cannot be
-        read is leased too, so that it keeps nobody waiting, and left out.
+        read is leased too, so that it keeps nobody waiting, and added to `unreadable`.
         """
         leased: dict[int, set[int]] = {}
         self._write(
@@ -144,7 +154,7 @@ class HeldReview:
         if not leased:
             return []
         with self._view() as database:
-            return list(claims_of(database, leased))
+            return list(claims_of(database, leased, unreadable))
 
     def finish(self, outcomes: Sequence[Outcome], at: int) -> None:
         """Record what became of leased copies and end their leases, in one durable transaction; each was an attempt."""
@@ -176,6 +186,18 @@ class HeldReview:
         """Remove every copy of a recipient, and messages that have none left; how many copies."""
         with self._changing() as writer:
             return erase_subjects(writer, subjects)
+
+    def prune_ended(self, before: int, after: Ended | None = None, limit: int = MOST) -> Pruned:
+        """Remove messages of up to so many copies that ended before that time, if all of their copies did."""
+        done: list[Pruned] = []
+        self._write(lambda database: done.append(prune_ended(database, before, after, limit)))
+        return done[-1]
+
+    def prune_orders(self, before: int, limit: int = MOST) -> int:
+        """Remove up to so many orders that were given before that time and that no copy names; how many."""
+        done: list[int] = []
+        self._write(lambda database: done.append(prune_orders(database.connection, before, limit)))
+        return done[-1]
 
     def rewrap(self, limit: int = 1000) -> int:
         """Wrap the keys of up to so many messages anew with the current master key; how many (0: all are).

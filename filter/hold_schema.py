@@ -17,7 +17,7 @@ import apsw
 
 from . import sqlite_file
 from .durable import make_directory
-from .held import Action, CopyState
+from .held import ENDED, Action, CopyState
 from .hold_codec import HoldDataError
 from .policy import Disposition
 from .ports import Known
@@ -135,8 +135,12 @@ CREATE INDEX orders_waiting ON orders (id) WHERE waiting > 0;
 CREATE TABLE note (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 """
 TABLES: Final = ("message", "content", "copy", "lot", "lot_count", "mix_count", "message_key", "orders", "note")
+_PRUNING: Final = f"""
+CREATE INDEX copy_ended ON copy (changed_at) WHERE state IN ({_words(sorted(ENDED))});
+CREATE INDEX copy_by_order ON copy (order_id) WHERE order_id != '';
+"""
 # Each entry leads from the version that is its position to the next. Add; never change one that was released.
-MIGRATIONS: Final = (_FIRST,)
+MIGRATIONS: Final = (_FIRST, _PRUNING)
 
 
 def open_file(

@@ -34,8 +34,8 @@ _merge: Any = MultiProcessCollector.merge
 UNJUDGED: Final = "none"  # label of what was not judged
 FAULT_PLACES: Final = (
     *("rcpt", "data", "smtp", "judge", "complete", "divert", "void", "confirm", "settle", "abort"),
-    *("release", "release_record", "recheck", "retention", "rejected", "auto_release", "notice", "housekeeping"),
-    *("journal", "campaigns", "kafka", "kafka_held", "kafka_release"),
+    *("release", "release_record", "recheck", "retention", "prune", "rejected", "auto_release", "notice"),
+    *("housekeeping", "journal", "campaigns", "kafka", "kafka_held", "kafka_release"),
 )
 KAFKA_OUTCOMES: Final = ("taken", "dead_letter", "aborted", "in_doubt")
 KAFKA_EVENTS: Final = (
@@ -190,6 +190,7 @@ class Metrics:
         self.held_copies = most("held_copies", "Copies in the hold store that wait", "state", "reason")
         self.held_oldest = most("held_oldest_seconds", "Age of the copy that is held longest", "reason")
         self.held_keep = most("held_keep_seconds", "How long copies are held until they expire", "reason")
+        self.held_pruned = counter("held_pruned", "Copies that ended long ago, whose records were removed")
         self.notice_last_success = most(
             "notice_last_success_timestamp_seconds", "When notices last went well, sent or with nothing to say"
         )

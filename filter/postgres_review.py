@@ -11,13 +11,26 @@ pages again, and in its log and backups as long as those are kept.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import psycopg
 
-from . import logs, postgres_query, postgres_rows
+from . import logs, postgres_claims, postgres_prune, postgres_query, postgres_rows
 from .errors import InputError
-from .held import LONGEST_WAIT, Action, By, Claim, CopyState, HeldLine, HeldQuery, Order, Outcome, Place, Tally
+from .held import (
+    By,
+    Claim,
+    CopyState,
+    Ended,
+    HeldLine,
+    HeldQuery,
+    Order,
+    Outcome,
+    Place,
+    Pruned,
+    Tally,
+    Unreadable,
+)
 from .hold_codec import (
     MESSAGE_COLUMNS,
     CopyRecord,
@@ -29,6 +42,7 @@ from .hold_codec import (
     with_copies,
 )
 from .ports import HeldMessage, HoldUnavailableError
+from .postgres_claims import PLACES
 from .postgres_link import Connection, Link, Server, UnavailableError, reason
 from .postgres_rows import Kept
 from .sealing import SealError, UnknownKeyError, Vault
@@ -41,10 +55,6 @@ AT_ONCE: Final = 500  # messages in one transaction of those that go over all
 _MOVES: Final = frozenset({CopyState.RELEASED, CopyState.DISCARDED, CopyState.EXPIRED})
 _ENDS: Final = frozenset(
     {CopyState.DELIVERED, CopyState.BOUNCED, CopyState.EXPIRED, CopyState.RELEASED, CopyState.HELD}
-)
-_ORDER_COLUMNS: Final = ", ".join(Order._fields)
-_PLACES: Final = (
-    "(copy.message, copy.number) IN (SELECT * FROM unnest(%s::bigint[], %s::bigint[]) AS place (message, number))"
 )
 
 
@@ -86,16 +96,15 @@ class PostgresReview:
         """Keep an order, durably. The same order again is nothing new. Raises InputError for another of that id."""
 
         def work(connection: Connection) -> Order | None:
-            _keep(connection, order)
-            return _orders(connection, [order.id]).get(order.id)
+            postgres_claims.keep(connection, order)
+            return postgres_claims.orders(connection, [order.id]).get(order.id)
 
         if self._run(work) != order:
             raise InputError(f"order {order.id}: is kept already as another one")
 
     def orders(self) -> Sequence[Order]:
         """Every order that is kept, the newest first."""
-        query = f"SELECT {_ORDER_COLUMNS} FROM orders ORDER BY at DESC, id"  # noqa: S608 - names are ours
-        return self._run(lambda connection: [_order(row) for row in connection.execute(query)])
+        return self._run(postgres_claims.every_order)
 
     def move(self, places: Sequence[Place], to: CopyState, order: Order, at: int) -> Sequence[Place]:
         """Move those of these copies that are still HELD, in one transaction; which they were."""
@@ -113,9 +122,22 @@ class PostgresReview:
                 raise
         return self._change(places, lambda one: record if one.record == record else moved(one), order)
 
-    def claim(self, at: int, until: int, limit: int, order: str = "", octets: int = 64 << 20) -> Sequence[Claim]:
-        """Lease RELEASED copies that are due: nobody else's until then. What is damaged is leased too, and left out."""
-        return self._run(lambda connection: self._claim(connection, at, until, (limit, octets), order))
+    def claim(
+        self,
+        at: int,
+        until: int,
+        limit: int,
+        order: str = "",
+        octets: int = 64 << 20,
+        *,
+        unreadable: list[Unreadable] | None = None,
+    ) -> Sequence[Claim]:
+        """Lease RELEASED copies that are due: nobody else's until then. What cannot be read goes to `unreadable`."""
+        span, most = (at, until), (limit, octets)
+        found = self._run(lambda connection: postgres_claims.claim(connection, self._vault, span, most, order))
+        if unreadable is not None:
+            unreadable += [one for one in found if isinstance(one, Unreadable)]
+        return [one for one in found if isinstance(one, Claim)]
 
     def finish(self, outcomes: Sequence[Outcome], at: int) -> None:
         """Record what became of leased copies and end their leases, in one transaction."""
@@ -178,6 +200,14 @@ class PostgresReview:
             total += erased
         return total
 
+    def prune_ended(self, before: int, after: Ended | None = None, limit: int = AT_ONCE) -> Pruned:
+        """Remove messages of up to so many copies that ended before that time, if all of their copies did."""
+        return self._run(lambda connection: postgres_prune.prune_ended(connection, before, after, limit))
+
+    def prune_orders(self, before: int, limit: int = AT_ONCE) -> int:
+        """Remove up to so many orders that were given before that time and that no copy names; how many."""
+        return self._run(lambda connection: postgres_prune.prune_orders(connection, before, limit))
+
     def rewrap(self, limit: int = 1000) -> int:
         """Wrap the keys of up to so many messages anew with the current master key; how many (0: all are that can be).
 
@@ -198,10 +228,10 @@ class PostgresReview:
 
         def work(connection: Connection) -> Sequence[Place]:
             if order is not None:
-                _keep(connection, order)
+                postgres_claims.keep(connection, order)
             postgres_rows.lock(connection, [place.message for place in places])
             numbers = [list(column) for column in zip(*places, strict=True)]
-            found = postgres_rows.kept(connection, _PLACES, numbers)
+            found = postgres_rows.kept(connection, PLACES, numbers)
             changed = postgres_rows.change(
                 connection, [(one, record) for one in found if (record := change(one)) is not None]
             )
@@ -209,37 +239,6 @@ class PostgresReview:
             return changed
 
         return self._run(work) if places else []
-
-    def _claim(self, connection: Connection, at: int, until: int, most: tuple[int, int], order: str) -> Sequence[Claim]:
-        due = _lease(connection, at, until, most, order)
-        postgres_rows.change(connection, [(one, one.record._replace(due_at=until)) for one in due])
-        orders = _orders(connection, {one.record.order for one in due})
-        by_message: dict[int, list[Kept]] = {}
-        for one in due:
-            by_message.setdefault(one.place.message, []).append(one)
-        claims = [self._read_claim(connection, number, copies, orders) for number, copies in by_message.items()]
-        return [claim for claim in claims if claim]
-
-    def _read_claim(
-        self, connection: Connection, number: int, copies: Sequence[Kept], orders: Mapping[str, Order]
-    ) -> Claim | None:
-        rows = postgres_rows.read(connection, number, content=True)
-        if rows is None:
-            return None
-        try:
-            stored = postgres_rows.verified(rows, self._vault)
-            positions = {copy.number: at for at, copy in enumerate(read_copies(read_message(rows[0]), rows[2]))}
-        except (DamagedMessageError, UnknownKeyError) as error:
-            logs.event(logs.ERROR, "held_message_unreadable", row=number, error=str(error))
-            return None
-        return Claim(
-            message=stored.message,
-            places=tuple(one.place for one in copies),
-            numbers=tuple(positions[one.place.number] for one in copies),
-            orders=tuple(orders.get(one.record.order) or _lost_order(one) for one in copies),
-            attempts=tuple(one.record.attempts for one in copies),
-            released_at=tuple(one.record.changed_at for one in copies),
-        )
 
     def _rewrap(self, connection: Connection, limit: int) -> int:
         old = [name for name in self._vault.key_ids if name != self._vault.current]
@@ -269,57 +268,6 @@ class PostgresReview:
         with connection.cursor() as cursor:
             cursor.executemany("UPDATE message SET key_id = %s, wrapped_key = %s WHERE id = %s", changes)
         return len(changes)
-
-
-def _lease(connection: Connection, at: int, until: int, most: tuple[int, int], order: str) -> list[Kept]:
-    """Copies to deliver now that nobody else has: so many at most, of messages of so many octets together. As they were
-    before they were leased.
-    """
-    limit, octets = most
-    rows: list[tuple[Any, ...]] = []
-    for due, bound in (("<=", at), (">", at + LONGEST_WAIT)):  # the second were put off by a clock that ran ahead
-        rows += connection.execute(
-            f"SELECT message.size, {postgres_rows.KEPT} FROM copy JOIN message ON message.id = copy.message"  # noqa: S608 - names are ours
-            f" WHERE copy.state = 'released' AND copy.due_at {due} %s {'AND copy.order_id = %s' if order else ''}"
-            " ORDER BY copy.due_at, copy.message, copy.number LIMIT %s FOR UPDATE OF copy SKIP LOCKED",
-            (bound, *([order] if order else []), limit - len(rows)),
-        ).fetchall()
-    taken: dict[int, list[Sequence[Any]]] = {}
-    for size, *row in rows:
-        if row[0] not in taken:
-            if taken and size > octets:
-                break
-            octets -= size
-        taken.setdefault(row[0], []).append(row)
-    leased = [row for each in taken.values() for row in each]
-    places = [Place(row[0], row[1]) for row in leased]
-    # Damaged ones as well, or they would be first again and again; what they say of themselves stays damaged.
-    query = f"UPDATE copy SET due_at = %s WHERE {_PLACES}"  # noqa: S608 - names are ours
-    connection.execute(query, (until, [place.message for place in places], [place.number for place in places]))
-    return postgres_rows.read_kept(leased)
-
-
-def _keep(connection: Connection, order: Order) -> None:
-    """Add an order, unless it is kept already."""
-    connection.execute(
-        f"INSERT INTO orders ({_ORDER_COLUMNS}) VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",  # noqa: S608 - names are ours
-        postgres_rows.to_text(order),
-    )
-
-
-def _order(row: Sequence[object]) -> Order:
-    name, action, *rest = postgres_rows.from_text(row)
-    return Order(name, Action(action), *rest)
-
-
-def _orders(connection: Connection, names: Iterable[str]) -> dict[str, Order]:
-    query = f"SELECT {_ORDER_COLUMNS} FROM orders WHERE id = ANY(%s)"  # noqa: S608 - names are ours
-    return {order.id: order for order in map(_order, connection.execute(query, (list(names),)))}
-
-
-def _lost_order(one: Kept) -> Order:
-    """What is known of an order that is kept no more: it allows nothing out of the ordinary."""
-    return Order(one.record.order, Action.RELEASE, one.record.changed_at, "", "")
 
 
 def _pending(connection: Connection, before: int) -> list[Place]:

@@ -15,7 +15,7 @@ from typing import Any, Final
 import psycopg
 
 from .campaigns import Decided
-from .held import Action, CopyState
+from .held import ENDED, Action, CopyState
 from .hold_codec import HoldDataError
 from .policy import Disposition
 from .ports import Known
@@ -161,8 +161,12 @@ CREATE INDEX decision_by_campaign ON decision (campaign, id);
 CREATE TABLE counter (name text PRIMARY KEY, value bigint NOT NULL);
 INSERT INTO counter VALUES ('decisions', 1);
 """  # noqa: S608 - names are ours
+_PRUNING: Final = f"""
+CREATE INDEX copy_ended ON copy (changed_at, message, number) WHERE state IN ({_words(sorted(ENDED))});
+CREATE INDEX copy_by_order ON copy (order_id) WHERE order_id <> '';
+"""
 # Each entry leads from the version that is its position to the next. Add; never change one that was released.
-MIGRATIONS: Final = (_FIRST,)
+MIGRATIONS: Final = (_FIRST, _PRUNING)
 
 
 def migrate(

@@ -1,9 +1,9 @@
 """Held mail in a worker: what is done about it beside the mail, put together, started and stopped.
 
 One worker of a machine at a time takes in copies that the Kafka door holds, delivers what was released, tells senders
-of what was rejected, expires what was held for too long, sends notices and tidies up (`housekeeping`). `build` raises
-ConsentryError or OSError for what keeps it from starting; afterwards faults are counted and logged, and nothing of it
-holds up or ends the relay.
+of what was rejected, expires what was held for too long, removes records of what ended long ago, sends notices and
+tidies up (`housekeeping`). `build` raises ConsentryError or OSError for what keeps it from starting; afterwards faults
+are counted and logged, and nothing of it holds up or ends the relay.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from .campaigns import CampaignLedger
 from .config import Config
 from .decision import Decider
 from .health import Notice, NotReady
+from .held_pruning import Pruner
 from .hold_stores import OpenHeldMail
 from .housekeeping import Chore, Housekeeper, Service, SharedJournal, Turn
 from .journal import FileJournal
@@ -163,6 +164,9 @@ def _chores(config: Config, given: Given, parts: Parts, stopping: Callable[[], b
         ),
         Chore("rejected", CHORES_EVERY, partial(asyncio.to_thread, _rejections(parts, orders, stopping).run_once)),
     ]
+    if keep := config.hold.prune_after:
+        pruner = _pruner(relay_settings.milliseconds(keep), parts, stopping)
+        chores.append(Chore("prune", CHORES_EVERY, partial(asyncio.to_thread, pruner.run_once)))
     if config.hold.auto_release:
         chores.append(Chore("auto_release", CHORES_EVERY, _auto_release(given, parts, orders).run_once))
     if config.notice.to:
@@ -191,6 +195,11 @@ def _retention(config: Config, parts: Parts, orders: Orders, stopping: Callable[
         return not stopping()
 
     return Retention(parts.held, orders, parts.metrics, clock, releasing.rules(config), on_batch=go_on)
+
+
+def _pruner(keep: int, parts: Parts, stopping: Callable[[], bool]) -> Pruner:
+    clock = SteadyClock(parts.clock, time.monotonic)
+    return Pruner(parts.held, parts.journal, parts.metrics, clock, keep, goes_on=lambda: not stopping())
 
 
 def _rejections(parts: Parts, orders: Orders, stopping: Callable[[], bool]) -> Rejections:

@@ -16,12 +16,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, NamedTuple, TypeVar
 
 from . import events
 from .events import Event, Line, Outcome
 from .handling import Handled, Handler
-from .held import Action, Claim, CopyState, HeldMail
+from .held import Action, Claim, CopyState, HeldMail, Unreadable
 from .held import Outcome as Recorded
 from .metrics import Metrics
 from .ports import HoldUnavailableError, Journal, Report
@@ -181,11 +182,15 @@ class _Run:
             while not self._over:
                 now = releaser.clock()
                 until = now + int(settings.lease * 1000)
+                unreadable: list[Unreadable] = []
+                claim_those = partial(releaser.mail.claim, unreadable=unreadable)
                 arguments = (now, until, settings.batch, self._order, settings.octets)
-                claims = await releaser.in_thread(releaser.mail.claim, *arguments)
+                claims = await releaser.in_thread(claim_those, *arguments)
+                for one in unreadable:
+                    self._note(_stopped(one, now))
                 for claim in claims:
                     await self._queue.put((claim, until))
-                if not claims:
+                if not claims and not unreadable:
                     break
         except HoldUnavailableError:
             self.progress = self.progress._replace(unavailable=True)
@@ -290,3 +295,10 @@ class _Run:
             else:
                 return
         releaser.report("release_record", failure)
+
+
+def _stopped(one: Unreadable, at: int) -> Handled:
+    """What cannot be read is held again: somebody has to look at it, and trying again would not help."""
+    outcomes = [Recorded(place, CopyState.HELD, 0, f"recheck: {one.why}") for place in one.places]
+    line = events.by_order(Event.RELEASE_STOPPED, one.queue_id, at, one.subjects, one.order, reason=one.why)
+    return Handled(outcomes, [line], {Event.RELEASE_STOPPED: len(outcomes)})

@@ -66,7 +66,7 @@ class ListOfMail:
         self._waiting = deque(enumerate(messages))
         self.finished = 0
 
-    def claim(self, at: int, until: int, limit: int, order: str, octets: int) -> list[Claim]:
+    def claim(self, at: int, until: int, limit: int, order: str, octets: int, *, unreadable: object) -> list[Claim]:
         """The next ones."""
         count = min(limit, len(self._waiting))
         taken = [self._waiting.popleft() for _ in range(count)]

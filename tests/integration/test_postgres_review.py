@@ -15,9 +15,10 @@ from support.held_postgres import PostgresBackend
 from support.postgres import PASSWORD, Cutting, Postgres, running
 from support.processes import wait_until
 from unit import test_held_mail as contract
+from unit import test_held_pruning as pruning
 from unit import test_hold_review as model
 
-from filter.held import Action, By, CopyState, HeldQuery, Order, Outcome
+from filter.held import Action, By, CopyState, HeldQuery, Order, Outcome, Unread, Unreadable
 from filter.ports import HoldUnavailableError
 from filter.postgres_link import Server
 from filter.postgres_review import PostgresReview
@@ -27,6 +28,7 @@ pytestmark = pytest.mark.integration
 
 postgres = pytest.fixture(scope="module")(running)
 globals().update({name: value for name, value in vars(contract).items() if name.startswith("test_")})
+globals().update(pruning.CONTRACT)
 
 
 @pytest.fixture(scope="module")
@@ -206,9 +208,28 @@ def test_what_is_damaged_keeps_nobody_waiting(backend):
         connection.execute(damage.format("content", "body = 'x'", "message", "m2"))
     assert {line.queue_id for line in backend.mail.lines(HeldQuery(states=frozenset()))} == {"m2", "m3", "m4", "m5"}
     assert len(backend.mail.lines(HeldQuery(states=frozenset()), limit=4)) == 4
-    got = [claim.message.queue_id for _ in range(5) for claim in backend.mail.claim(NOW, NOW + 9, 1)]
+    told: list[Unreadable] = []
+    got = [claim.message.queue_id for _ in range(5) for claim in backend.mail.claim(NOW, NOW + 9, 1, unreadable=told)]
     assert sorted(got) == ["m3", "m4"]
-    assert backend.mail.move(every, CopyState.DISCARDED, RELEASE, NOW) == [every[5]]
+    assert [(one.queue_id, one.why, one.order) for one in told] == [
+        ("m0", Unread.DAMAGED, ""),
+        ("m1", Unread.DAMAGED, RELEASE.id),
+        ("m2", Unread.DAMAGED, RELEASE.id),
+    ]
+    again = [Outcome(place, CopyState.HELD, 0, "recheck: damaged") for one in told for place in one.places]
+    backend.mail.finish(again, NOW)
+    assert [(line.queue_id, line.outcome) for line in backend.mail.lines(HeldQuery(queue_id="m2"))] == [
+        ("m2", "recheck: damaged")
+    ]
+    assert not backend.mail.claim(NOW + 8, NOW + 9, 9, unreadable=told)
+    assert len(told) == 3
+    with closing(PostgresReview(backend.server, vault=Vault.of([bytes(range(1, 33))]))) as keyless:
+        assert not keyless.claim(NOW + 9, NOW + 20, 9, unreadable=told)
+    assert [(one.queue_id, one.why) for one in told[3:]] == [
+        ("m3", Unread.KEY_MISSING),
+        ("m4", Unread.KEY_MISSING),
+    ]
+    assert set(backend.mail.move(every, CopyState.DISCARDED, RELEASE, NOW)) == {every[1], every[2], every[5]}
 
 
 def test_keys_are_wrapped_anew(backend):
@@ -222,3 +243,20 @@ def test_keys_are_wrapped_anew(backend):
         assert only.rewrap() == 0
         assert [both.rewrap(3), both.rewrap(3), both.rewrap(3)] == [3, 2, 0]
         assert only.message("m0")[0].content == both.message("m0")[0].content != b""
+
+
+def test_an_order_is_not_pruned_while_somebody_moves_by_it(backend):
+    """Whoever prunes orders waits for a move under way: no released copy is ever without its order."""
+    order = Order("e1", Action.EXPIRE, NOW, "retention", "too old")
+    backend.store(held_message("one", held_copy(1)))
+    backend.mail.order(order)
+    with psycopg.connect(backend.server.url, password=PASSWORD) as connection, ThreadPoolExecutor(1) as threads:
+        connection.execute("INSERT INTO consentry.orders SELECT * FROM consentry.orders ON CONFLICT DO NOTHING")
+        pruned = threads.submit(backend.mail.prune_orders, NOW + 1)
+        waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'consentry.orders'::regclass"
+        with psycopg.connect(backend.server.url, password=PASSWORD, autocommit=True) as watching:
+            wait_until(lambda: watching.execute(waits).fetchone() == (1,), "somebody to wait")
+        connection.execute("UPDATE consentry.copy SET order_id = 'e1'")
+        connection.commit()
+        assert pruned.result() == 0
+    assert backend.mail.orders() == [order]

@@ -9,18 +9,23 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from filter.held import (
+    ENDED,
     LONGEST_WAIT,
     OPEN,
     Action,
     By,
     Claim,
     CopyState,
+    Ended,
     HeldLine,
     HeldQuery,
     Order,
     Outcome,
     Place,
+    Pruned,
     Tally,
+    Unread,
+    Unreadable,
 )
 from filter.ports import HeldCopy, HeldMessage
 
@@ -55,15 +60,19 @@ class MemoryHeldMail:
         self.messages: dict[int, HeldMessage] = {}
         self.rows: dict[Place, Row] = {}
         self.kept: list[Order] = []
+        self.given: set[str] = set()  # ids of orders, also of those that are kept no more
+        self.spoiled: dict[int, Unread] = {}  # messages that cannot be read, by number
         self.fail: dict[str, Exception] = {}
         self.calls: Counter[str] = Counter()
         self._lock = threading.RLock()
+        self._last = 0  # number of a message; none is given twice
         for message in messages:
             self.store(message)
 
     def store(self, message: HeldMessage) -> None:
         """Take a message in."""
-        number = len(self.messages) + 1
+        self._last += 1
+        number = self._last
         self.messages[number] = message
         state = CopyState.PENDING if message.pending else CopyState.HELD
         for position, copy in enumerate(message.copies):
@@ -118,6 +127,10 @@ class MemoryHeldMail:
     def order(self, order: Order) -> None:
         """See `HeldMail`."""
         self._called("order")
+        self.given.add(order.id)
+        self._keep(order)
+
+    def _keep(self, order: Order) -> None:
         if all(order.id != one.id for one in self.kept):
             self.kept.insert(0, order)
 
@@ -128,10 +141,11 @@ class MemoryHeldMail:
     def move(self, places: Sequence[Place], to: CopyState, order: Order, at: int) -> Sequence[Place]:
         """See `HeldMail`."""
         self._called("move")
-        assert any(order.id == one.id for one in self.kept), "the order comes first"
+        assert order.id in self.given, "the order comes first"
         assert to in (CopyState.RELEASED, CopyState.DISCARDED, CopyState.EXPIRED)
         assert to is not CopyState.RELEASED or order.action is not Action.DISCARD
         with self._lock:
+            self._keep(order)
             rows = [self.rows[place] for place in places if place in self.rows]
             moved = [row for row in rows if row.state is CopyState.HELD]
             for row in moved:
@@ -141,7 +155,16 @@ class MemoryHeldMail:
                 row.due_at = row.released_at = at if released else 0
         return tuple(row.place for row in moved)
 
-    def claim(self, at: int, until: int, limit: int, order: str = "", octets: int = 64 << 20) -> Sequence[Claim]:
+    def claim(
+        self,
+        at: int,
+        until: int,
+        limit: int,
+        order: str = "",
+        octets: int = 64 << 20,
+        *,
+        unreadable: list[Unreadable] | None = None,
+    ) -> Sequence[Claim]:
         """See `HeldMail`."""
         self._called("claim")
         with self._lock:
@@ -157,16 +180,19 @@ class MemoryHeldMail:
                         break
                 by_message.setdefault(number, []).append(row)
                 row.lease_until = until
-        return tuple(self._claimed(number, rows) for number, rows in by_message.items())
+        spoiled = [number for number in by_message if number in self.spoiled]
+        for number in spoiled if unreadable is not None else ():
+            unreadable += self._unreadable(number, by_message[number])
+        return tuple(self._claimed(number, rows) for number, rows in by_message.items() if number not in spoiled)
 
     def finish(self, outcomes: Sequence[Outcome], at: int) -> None:
         """See `HeldMail`."""
         self._called("finish")
         with self._lock:
             for place, state, due_at, outcome in outcomes:
-                row = self.rows[place]
+                row = self.rows.get(place)
                 assert state in _KEPT
-                if row.state is not CopyState.RELEASED:
+                if row is None or row.state is not CopyState.RELEASED:
                     continue
                 self._enter(row, state, at)
                 row.attempts += 1
@@ -207,6 +233,27 @@ class MemoryHeldMail:
                 del self.messages[number]
         return len(gone)
 
+    def prune_ended(self, before: int, after: Ended | None = None, limit: int = 1000) -> Pruned:
+        """See `HeldMail`."""
+        self._called("prune_ended")
+        ended = sorted(Ended(row.changed_at, row.place) for row in self.rows.values() if row.state in ENDED)
+        seen = [one for one in ended if one.at < before and (after is None or one > after)][:limit]
+        messages = copies = 0
+        for number in {one.place.message for one in seen}:
+            rows = [row for row in self.rows.values() if row.place.message == number]
+            if all(row.state not in OPEN and row.changed_at < before for row in rows):
+                self.erase_message(self.messages[number].queue_id)
+                messages, copies = messages + 1, copies + len(rows)
+        return Pruned(messages, copies, seen[-1] if len(seen) == limit else None)
+
+    def prune_orders(self, before: int, limit: int = 1000) -> int:
+        """See `HeldMail`."""
+        self._called("prune_orders")
+        named = {row.order.id for row in self.rows.values() if row.order}
+        gone = [order for order in self.kept if order.at < before and order.id not in named][:limit]
+        self.kept = [order for order in self.kept if order not in gone]
+        return len(gone)
+
     def rewrap(self, limit: int = 1000) -> int:
         """See `HeldMail`; there are no keys here."""
         return min(limit, 0)
@@ -232,6 +279,13 @@ class MemoryHeldMail:
             tuple(row.attempts for row in rows),
             tuple(row.released_at for row in rows),
         )
+
+    def _unreadable(self, number: int, rows: list[Row]) -> Iterator[Unreadable]:
+        for order in {row.order.id: None for row in rows if row.order}:
+            those = [row for row in rows if row.order and row.order.id == order]
+            places = tuple(row.place for row in those)
+            subjects = tuple(row.copy.subject_key for row in those)
+            yield Unreadable(self.messages[number].queue_id, places, subjects, order, self.spoiled[number])
 
     def _places(self, number: int) -> list[Place]:
         """Those of the copies of a message that are left, as they stand in it."""

@@ -20,8 +20,22 @@ from support.held_memory import MemoryHeldMail
 
 from filter import hold_search
 from filter.errors import InputError
-from filter.held import Action, By, CopyState, HeldLine, HeldQuery, Order, Outcome, Place
+from filter.held import (
+    LONGEST_WAIT,
+    Action,
+    By,
+    CopyState,
+    HeldLine,
+    HeldQuery,
+    Order,
+    Outcome,
+    Place,
+    Unread,
+    Unreadable,
+)
+from filter.hold_claims import claims_of
 from filter.hold_codec import DamagedMessageError, HoldDataError
+from filter.hold_database import HoldDatabase
 from filter.hold_review import HeldReview
 from filter.hold_schema import open_file
 from filter.hold_store import HoldStore
@@ -281,6 +295,74 @@ def test_what_is_damaged_is_not_delivered_and_keeps_nobody_waiting(backend, sql)
     assert [damage.queue_id for damage in backend.hold.check().damage] == ["m1"]
 
 
+@pytest.mark.parametrize(
+    ("sql", "shown"),
+    [
+        ("UPDATE message SET label = 'service' WHERE id = {}", []),
+        ("UPDATE copy SET reason = 'no_consent' WHERE message = {}", []),
+        ("UPDATE content SET body = zeroblob(50) WHERE message = {}", ["recheck: damaged"]),
+        ("DELETE FROM content WHERE message = {}", ["recheck: damaged"]),
+        ("UPDATE message SET wrapped_key = zeroblob(60) WHERE id = {}", ["recheck: damaged"]),
+    ],
+)
+def test_what_cannot_be_read_is_told_and_held_again(backend, sql, shown):
+    """Who claims is told of copies that cannot be read; held again they are due no more, and `check` names them."""
+    backend.store(*_mail(3))
+    backend.mail.order(ORDER)
+    backend.mail.move(_places(backend.mail), CopyState.RELEASED, ORDER, NOW)
+    _damage(backend, sql.format("(SELECT id FROM message WHERE queue_id = 'm1')"))
+    unreadable: list[Unreadable] = []
+    backend.mail.claim(NOW, NOW + 10, 10, unreadable=unreadable)
+    (one,) = unreadable
+    assert (one.queue_id, one.subjects, one.order, one.why) == ("m1", (f"{1:032x}",), ORDER.id, Unread.DAMAGED)
+    backend.mail.finish([Outcome(place, CopyState.HELD, 0, "recheck: damaged") for place in one.places], NOW)
+    assert backend.mail.waiting()[0] == 2
+    assert [claim.message.queue_id for claim in backend.mail.claim(NOW + 10, NOW + 20, 10)] == ["m0", "m2"]
+    assert [line.outcome for line in backend.mail.lines(HeldQuery())] == shown
+    assert [damage.queue_id for damage in backend.hold.check().damage] == ["m1"]
+
+
+def test_damaged_records_keep_nobody_waiting(backend):
+    """However many come first: they are told of and put off for a day, and what is due behind them is claimed."""
+    backend.store(*_mail(5))
+    backend.mail.order(ORDER)
+    backend.mail.move(_places(backend.mail), CopyState.RELEASED, ORDER, NOW)
+    _damage(
+        backend, "UPDATE copy SET due_at = due_at - 1 WHERE message IN (SELECT id FROM message ORDER BY id LIMIT 3)"
+    )
+    told: list[Unreadable] = []
+    claimed = [backend.mail.claim(NOW, NOW + 10, 2, unreadable=told) for _ in range(4)]
+    assert [claim.message.queue_id for claims in claimed for claim in claims] == ["m3", "m4"]
+    assert [one.queue_id for one in told] == ["m0", "m1", "m2"]
+    backend.mail.claim(NOW + LONGEST_WAIT, NOW + LONGEST_WAIT + 10, 10, unreadable=told)
+    assert [one.queue_id for one in told[3:]] == ["m0", "m1", "m2"]
+
+
+def test_a_copy_without_its_message_is_held_again(backend):
+    """Nobody can say whose it was, but it is told of, and tried no more."""
+    backend.store(*_mail(1))
+    backend.mail.order(ORDER)
+    (place,) = backend.mail.move(_places(backend.mail), CopyState.RELEASED, ORDER, NOW)
+    _damage(backend, "DELETE FROM message")
+    told: list[Unreadable] = []
+    assert not backend.mail.claim(NOW, NOW + 10, 10, unreadable=told)
+    assert told == [Unreadable("", (place,), ("",), ORDER.id, Unread.DAMAGED)]
+    backend.mail.finish([Outcome(place, CopyState.HELD, 0, "recheck: damaged")], NOW)
+    assert backend.mail.waiting() == (0, 0)
+
+
+def test_what_was_erased_is_not_called_damaged(backend):
+    """A copy that is erased between its lease and its reading is nothing to look at."""
+    backend.store(*_mail(1))
+    backend.mail.order(ORDER)
+    (place,) = backend.mail.move(_places(backend.mail), CopyState.RELEASED, ORDER, NOW)
+    backend.mail.erase_message("m0")
+    told: list[Unreadable] = []
+    with contextlib.closing(HoldDatabase.open(backend.directory, VAULT, readonly=True)) as database:
+        assert not list(claims_of(database, {place.message: {place.number}}, told))
+    assert not told
+
+
 def test_a_damaged_record_changes_no_more(backend):
     """A copy of which it is not known where it is stays as it is; the others of the message move."""
     backend.store(held_message("one", held_copy(1), held_copy(2)))
@@ -299,7 +381,9 @@ def test_what_a_missing_key_sealed_waits_for_it(backend):
     backend.mail.order(ORDER)
     backend.mail.move(_places(backend.mail), CopyState.RELEASED, ORDER, NOW)
     other = HeldReview(backend.directory, Vault.of([bytes(32)]))
-    assert not other.claim(NOW, NOW + 10, 10)
+    told: list[Unreadable] = []
+    assert not other.claim(NOW, NOW + 10, 10, unreadable=told)
+    assert [(one.queue_id, one.why) for one in told] == [("m0", Unread.KEY_MISSING), ("m1", Unread.KEY_MISSING)]
     assert len(other.lines(EVERY)) == 2
     with pytest.raises(UnknownKeyError, match=VAULT.current):
         other.message("m1")

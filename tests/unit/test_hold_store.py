@@ -5,15 +5,17 @@ import dataclasses
 import os
 import time
 from collections import Counter
+from contextlib import closing
 
 import apsw
 import pytest
 from support.held import NOW, VAULT, held_copy, held_message
 
-from filter.held import CopyState
+from filter.held import CopyState, HeldQuery
 from filter.hold_check import check
-from filter.hold_codec import DamagedMessageError, HoldDataError
+from filter.hold_codec import DamagedMessageError, HoldDataError, pack
 from filter.hold_database import HoldDatabase
+from filter.hold_review import HeldReview
 from filter.hold_scan import Damage, copies
 from filter.hold_schema import APPLICATION_ID, MIGRATIONS, look_over, open_file
 from filter.hold_store import SETTLE_WINDOW, HoldStore
@@ -321,9 +323,9 @@ def test_a_newer_file_is_refused(held):
     """A file that newer code wrote is left alone, and the message says what to do (E11)."""
     held.close()
     open_file(held.directory, migrations=(*MIGRATIONS, "CREATE TABLE later (a TEXT)")).close()
-    with pytest.raises(
-        HoldDataError, match=r"version 2 was written by a newer consentry; this one reads up to version 1"
-    ):
+    newest = len(MIGRATIONS)
+    told = rf"version {newest + 1} was written by a newer consentry; this one reads up to version {newest}"
+    with pytest.raises(HoldDataError, match=told):
         HoldStore(held.directory, vault=VAULT)
 
 
@@ -335,9 +337,24 @@ def test_an_older_file_is_brought_up_to_date(held):
     with pytest.raises(HoldDataError, match="written by an older consentry"):
         open_file(held.directory, readonly=True, migrations=migrations)
     connection = open_file(held.directory, migrations=migrations)
-    assert connection.pragma("user_version") == 2
+    assert connection.pragma("user_version") == len(migrations)
     assert HoldDatabase(connection, VAULT).get("one").message == held_message("one")
     connection.close()
+
+
+def test_a_file_from_before_pruning_is_brought_up_to_date(tmp_path):
+    """Mail that was stored by the first version is there, and can be pruned like any other."""
+    database = HoldDatabase(open_file(tmp_path, migrations=MIGRATIONS[:1]), VAULT)
+    database.begin()
+    database.insert(pack(held_message("one"), VAULT))
+    database.void("one", NOW)
+    database.insert(pack(held_message("two"), VAULT))
+    database.diverted("two", range(9), NOW)
+    database.commit()
+    database.close()
+    with closing(HeldReview(tmp_path, VAULT)) as mail:
+        assert mail.prune_ended(NOW + 1).messages == 1
+        assert {line.queue_id for line in mail.lines(HeldQuery(states=frozenset()))} == {"one"}
 
 
 def test_a_migration_that_fails_changes_nothing(held):
@@ -346,7 +363,7 @@ def test_a_migration_that_fails_changes_nothing(held):
     with pytest.raises(HoldDataError, match="no such table: nowhere"):
         open_file(held.directory, migrations=(*MIGRATIONS, "CREATE TABLE later (a TEXT); SELECT 1 FROM nowhere"))
     connection = open_file(held.directory)
-    assert connection.pragma("user_version") == 1
+    assert connection.pragma("user_version") == len(MIGRATIONS)
     assert not connection.table_exists("main", "later")
     connection.close()
 

@@ -16,7 +16,7 @@ from filter.consent import ConsentState
 from filter.delivery import MOST_RECIPIENTS
 from filter.envelope import MailFrom
 from filter.events import Event
-from filter.held import Action, CopyState, HeldQuery
+from filter.held import Action, CopyState, HeldQuery, Unread
 from filter.ports import HoldUnavailableError
 from filter.replies import Reply
 from filter.retry import DAY, HOUR, MINUTE
@@ -500,11 +500,11 @@ def test_a_fault_of_the_store_ends_the_round_in_order(world: ReleaseWorld) -> No
     released(world, "ann", "bob")
     claim = world.mail.claim
 
-    def once(*arguments: object) -> object:
+    def once(*arguments: object, **options: object) -> object:
         world.mail.claim = broken  # type: ignore[method-assign]
-        return claim(*arguments)
+        return claim(*arguments, **options)
 
-    def broken(*_arguments: object) -> object:
+    def broken(*_arguments: object, **_options: object) -> object:
         raise RuntimeError("bug")
 
     world.mail.claim = once  # type: ignore[method-assign]
@@ -585,3 +585,36 @@ def test_a_clock_that_jumps_keeps_no_report_back(world: ReleaseWorld) -> None:
     world.pass_time(365 * DAY)
     world.deliver()
     assert world.state("ann") is CopyState.RELEASED
+
+
+@pytest.mark.parametrize("why", list(Unread))
+def test_what_cannot_be_read_is_held_again(world: ReleaseWorld, why: Unread) -> None:
+    """With its reason, a line in the journal and a count; not tried again, also not by the same order; others go."""
+    world.hold("ann", "bob")
+    world.hold("cyd")
+    world.consents.states = {f"{name}@x.example": ConsentState.CONSENT for name in ("ann", "bob", "cyd")}
+    world.release()
+    world.mail.spoiled = {1: why}
+    assert world.deliver().counts == {Event.RELEASE_STOPPED: 2, Event.RELEASED: 1}
+    assert world.mail.states() == {"held": 2, "delivered": 1}
+    assert world.outcome("ann") == f"recheck: {why}"
+    (line,) = world.journal.of(Event.RELEASE_STOPPED)
+    assert (line["queue_id"], line["recipients"], line["reason"], line["order"]) == ("Q1", 2, why, "o1")
+    assert world.count("release_stopped") == 2
+    assert world.release()[:3] == (2, 0, 2)
+    world.pass_time(86_400_000)
+    assert not world.deliver().counts
+    world.mail.spoiled = {}
+    world.release(name="o2")
+    assert world.deliver().counts == {Event.RELEASED: 2}
+
+
+def test_what_cannot_be_read_ends_no_run(world: ReleaseWorld) -> None:
+    """A batch of nothing else is not the end: what is due behind it is delivered in the same run."""
+    for name in [f"r{number}" for number in range(world.settings.batch)]:
+        world.hold(name)
+    world.hold("ann")
+    world.consents.states = {"ann@x.example": ConsentState.CONSENT}
+    world.release()
+    world.mail.spoiled = dict.fromkeys(range(1, world.settings.batch + 1), Unread.DAMAGED)
+    assert world.deliver("o1").counts[Event.RELEASED] == 1
