@@ -7,10 +7,19 @@ A lease is the time that `due_at` is put off to, so that whatever was not finish
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from heapq import merge
 from itertools import islice
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 from .held import LONGEST_WAIT, Action, Claim, CopyState, Order, Outcome, Place, Unread, Unreadable
-from .hold_codec import COPY_COLUMNS, CopyRecord, DamagedMessageError, open_message, read_copies, read_message
+from .hold_codec import (
+    COPY_COLUMNS,
+    CopyRecord,
+    DamagedMessageError,
+    open_message,
+    pack_record,
+    read_copies,
+    read_message,
+    unpack_record,
+)
 from .hold_database import Change, HoldDatabase, Rows
 from .hold_orders import find, waiting_orders
 from .sealing import UnknownKeyError
@@ -18,6 +27,7 @@ from .sealing import UnknownKeyError
 ENDS: Final = frozenset({CopyState.DELIVERED, CopyState.BOUNCED, CopyState.EXPIRED, CopyState.RELEASED, CopyState.HELD})
 """What a leased copy may become."""
 
+_DIGEST: Final = COPY_COLUMNS.index("digest")
 _SUBJECT: Final = COPY_COLUMNS.index("subject_key")
 _WAITING: Final = (
     "SELECT due_at, copy.message, number, coalesce(size, 0) FROM copy INDEXED BY copy_due"
@@ -28,9 +38,21 @@ _DUE: Final = _WAITING.format("<=")
 _PUT_OFF: Final = _WAITING.format(">")
 
 
+class Lease(NamedTuple):
+    """Which copies of a message were leased, and its rows as they were before; None where those cannot be used."""
+
+    numbers: set[int]
+    rows: Rows | None = None
+
+
+_Update = tuple[int, str | int, int, int]  # of a row: when it is due, its mark, and its place
+Leases = dict[int, Lease]
+"""By row number of the message."""
+
+
 def lease(
     database: HoldDatabase,
-    leased: dict[int, set[int]],
+    leases: Leases,
     *,
     at: int,
     until: int,
@@ -38,23 +60,54 @@ def lease(
     order: str,
     octets: int,
 ) -> None:
-    """Put off copies that are due; `leased` says which, the numbers of copies by the row number of their message."""
-    leased.clear()
+    """Put off copies that are due; `leases` says which."""
+    leases.clear()
     left = octets
+    wanted: dict[int, set[int]] = {}
     for _, message, number, size in _due(database, order, at, limit):
-        if message not in leased:
-            if leased and size > left:
+        if message not in wanted:
+            if wanted and size > left:
                 break
             left -= size
-        leased.setdefault(message, set()).add(number)
-    changed = set(database.change({message: _leased(numbers, until) for message, numbers in leased.items()}))
+        wanted.setdefault(message, set()).add(number)
+    found = database.rows_of(wanted, content=False)
+    changes: list[_Update] = []
+    for message, numbers in wanted.items():
+        rows = found.get(message)
+        marked = _marked(message, numbers, rows, until) if rows else None
+        leases[message] = Lease(numbers, rows if marked else None)
+        changes += marked or ()
+    # A lease changes no state and no order, so nothing that is counted.
+    database.connection.executemany("UPDATE copy SET due_at = ?, mark = ? WHERE message = ? AND number = ?", changes)
+    _lease_damaged(database, {message: one.numbers for message, one in leases.items() if one.rows is None}, at, until)
+
+
+def _marked(message: int, numbers: Collection[int], rows: Rows, until: int) -> list[_Update] | None:
+    """The copies as they are to be written, if what became of each of them can be read."""
+    changes = []
+    for columns in rows.copies:
+        if columns[0] in numbers:
+            try:
+                digest = cast("bytes", columns[_DIGEST])
+                record = unpack_record(digest, columns[_DIGEST + 1 :])
+            except DamagedMessageError:
+                return None
+            changes.append(
+                (until, pack_record(digest, record._replace(due_at=until))[-1], message, cast("int", columns[0]))
+            )
+    return changes if len(changes) == len(numbers) else None
+
+
+def _lease_damaged(database: HoldDatabase, wanted: Mapping[int, Collection[int]], at: int, until: int) -> None:
+    """The same for messages of which something is damaged, copy by copy."""
+    changed = set(database.change({message: _leased(numbers, until) for message, numbers in wanted.items()}))
     # What is damaged cannot be changed, but must not be first again and again; its record stays damaged.
-    damaged = [(at + LONGEST_WAIT, *one) for one in _places(leased) if one not in changed]
+    damaged = [(at + LONGEST_WAIT, *one) for one in _places(wanted) if one not in changed]
     database.connection.executemany("UPDATE copy SET due_at = ? WHERE message = ? AND number = ?", damaged)
 
 
-def _places(leased: Mapping[int, Collection[int]]) -> Iterator[Place]:
-    return (Place(message, number) for message, numbers in leased.items() for number in sorted(numbers))
+def _places(wanted: Mapping[int, Collection[int]]) -> Iterator[Place]:
+    return (Place(message, number) for message, numbers in wanted.items() for number in sorted(numbers))
 
 
 def _due(database: HoldDatabase, order: str, at: int, limit: int) -> Iterator[tuple[int, int, int, int]]:
@@ -76,21 +129,20 @@ def _leased(numbers: Collection[int], until: int) -> Change:
     return change
 
 
-def claims_of(
-    database: HoldDatabase, leased: Mapping[int, set[int]], unreadable: list[Unreadable] | None = None
-) -> Iterator[Claim]:
+def claims_of(database: HoldDatabase, leases: Leases, unreadable: list[Unreadable] | None = None) -> Iterator[Claim]:
     """What was leased, with content. What cannot be read goes to `unreadable`; what was erased since is left out."""
     orders: dict[str, Order] = {}
-    found = database.rows_of(leased)
-    for message, numbers in leased.items():
+    contents = database.contents_of(leases)
+    for message, (numbers, rows) in leases.items():
         try:
-            rows = _with_content(found.get(message))
+            if rows is None:
+                rows = database.rows(message, content=False)  # noqa: PLW2901 - only to say what of it can be read
             row = read_message(rows.message)
             verified = read_copies(row, rows.copies)
-            stored = open_message(row, rows.content, verified, database.vault)
+            stored = open_message(row, _there(contents.get(message)), verified, database.vault)
         except (DamagedMessageError, UnknownKeyError) as error:
             if unreadable is not None:
-                unreadable += _unreadable(database, message, numbers, found.get(message), error)
+                unreadable += _unreadable(database, message, numbers, rows, error)
             continue
         those = [(position, copy) for position, copy in enumerate(verified) if copy.number in numbers]
         yield Claim(
@@ -103,10 +155,10 @@ def claims_of(
         )
 
 
-def _with_content(rows: Rows | None) -> Rows:
-    if rows is None or rows.content is None:
+def _there(content: Sequence[object] | None) -> Sequence[object]:
+    if content is None:
         raise DamagedMessageError("its content is gone")  # nothing is delivered in its place
-    return rows
+    return content
 
 
 def _unreadable(

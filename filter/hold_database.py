@@ -337,12 +337,24 @@ class HoldDatabase:
                     found[number] = self.rows(number, content=content)
             return found
 
+    def contents_of(self, numbers: Collection[int]) -> dict[int, Sequence[object]]:
+        """The rows of the content of many messages; those that are gone or cannot be read are left out."""
+        try:
+            wanted = (orjson.dumps(list(numbers)).decode(),)
+            return dict(_by_first(self.connection.execute(_MANY_CONTENTS, wanted).fetchall()))
+        except UNREADABLE:
+            found: dict[int, Sequence[object]] = {}
+            for number in numbers:
+                with suppress(*UNREADABLE):
+                    found |= _by_first(self.connection.execute(_MANY_CONTENTS, (f"[{number}]",)).fetchall())
+            return found
+
     def _rows_of(self, numbers: Iterable[int], *, content: bool) -> dict[int, Rows]:
         wanted = (orjson.dumps(list(numbers)).decode(),)
         copies: dict[int, list[Sequence[object]]] = {}
         for message, *copy in cast("Iterator[tuple[int, object]]", self.connection.execute(_MANY_COPIES, wanted)):
             copies.setdefault(message, []).append(copy)
-        contents = dict(_by_first(self.connection.execute(_MANY_CONTENTS, wanted).fetchall())) if content else {}
+        contents = self.contents_of(list(numbers)) if content else {}
         messages = _by_first(self.connection.execute(_MANY_MESSAGES, wanted).fetchall())
         return {number: Rows(row, copies.get(number, []), contents.get(number)) for number, row in messages}
 

@@ -21,7 +21,7 @@ import apsw
 from .errors import InputError
 from .flights import now
 from .held import By, Claim, CopyState, Ended, HeldLine, HeldQuery, Order, Outcome, Place, Pruned, Tally, Unreadable
-from .hold_claims import claims_of, finish, lease
+from .hold_claims import Leases, claims_of, finish, lease
 from .hold_codec import CopyRecord, DamagedMessageError, HoldDataError, line_of, read_copies, read_message
 from .hold_database import Change, HoldDatabase
 from .hold_erase import erase_message, erase_subjects, rewrap
@@ -147,7 +147,7 @@ class HeldReview:
         Their messages have at most so many octets of content together, but for one that has more alone. What cannot be
         read is leased too, so that it keeps nobody waiting, and added to `unreadable`.
         """
-        leased: dict[int, set[int]] = {}
+        leased: Leases = {}
         self._write(
             lambda database: lease(database, leased, at=at, until=until, limit=limit, order=order, octets=octets)
         )

@@ -33,7 +33,7 @@ from filter.held import (
     Unread,
     Unreadable,
 )
-from filter.hold_claims import claims_of
+from filter.hold_claims import Lease, claims_of
 from filter.hold_codec import DamagedMessageError, HoldDataError
 from filter.hold_database import HoldDatabase
 from filter.hold_review import HeldReview
@@ -359,7 +359,7 @@ def test_what_was_erased_is_not_called_damaged(backend):
     backend.mail.erase_message("m0")
     told: list[Unreadable] = []
     with contextlib.closing(HoldDatabase.open(backend.directory, VAULT, readonly=True)) as database:
-        assert not list(claims_of(database, {place.message: {place.number}}, told))
+        assert not list(claims_of(database, {place.message: Lease({place.number})}, told))
     assert not told
 
 
