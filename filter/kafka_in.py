@@ -65,6 +65,7 @@ class KafkaDoor:
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._workers: dict[TopicPartition, PartitionWorker] = {}
+        self._turn = asyncio.Lock()
         self._trouble: Trouble | None = Trouble.UNAVAILABLE
         self._joined = False
         self._failures = 0
@@ -113,6 +114,7 @@ class KafkaDoor:
         for place in places:
             self._workers[place] = worker = PartitionWorker(
                 *(place, consumer, self._judge, self._options),
+                turn=self._turn,
                 count=self._metrics.kafka_event,
                 report=self._report,
             )

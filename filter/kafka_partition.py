@@ -4,6 +4,9 @@ It begins anew whenever something failed: a new producer, which fences whoever e
 committed offset, then the records from there on. So a record is judged again as often as it must be, and its results
 are committed once. What is wrong for now is `trouble`; nothing raises, and nothing is skipped.
 
+The partitions of a worker have their turns at judging, one batch after the other: while one judges, others write. Were
+they all judged at the same time, they would all be done at the same time too, and nobody would judge while they write.
+
 Records are taken from the consumer only when there is time for them; it fetches no more of a partition than one answer
 ahead, so that a slow output means bounded memory, without the pausing that would throw away what was fetched. The
 consumer is only asked for what it has, never waited for: a call that waits is lost when the group is formed anew.
@@ -65,7 +68,10 @@ class _Unreadable(NamedTuple):
 
 
 class PartitionWorker:
-    """Serves one partition from `start` to `stop`. `count` counts events, `report` faults that nobody expected."""
+    """Serves one partition from `start` to `stop`.
+
+    `turn` is held by who judges. `count` counts events, `report` faults that nobody expected.
+    """
 
     def __init__(
         self,
@@ -74,6 +80,7 @@ class PartitionWorker:
         judge: RecordJudge,
         options: KafkaOptions,
         *,
+        turn: asyncio.Lock,
         count: Callable[[str], None],
         report: Report,
     ) -> None:
@@ -83,6 +90,7 @@ class PartitionWorker:
         self._consumer = consumer
         self._judge = judge
         self._options = options
+        self._turn = turn
         self._count = count
         self._report = report
         self._leaving = asyncio.Event()
@@ -221,7 +229,9 @@ class PartitionWorker:
                 idle = min(2 * idle, _IDLE_TO)
                 continue
             due = due or clock() + self._options.batch_time
-            octets += await self._judge_all(records, passed)
+            async with self._turn:
+                if not self._leaving.is_set():  # else they are for whoever has the partition next
+                    octets += await self._judge_all(records, passed)
         return passed
 
     async def _take(self, room: int) -> list[Any]:

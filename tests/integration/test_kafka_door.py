@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 
 import orjson
 import pytest
@@ -15,8 +16,9 @@ from support.kafka_door import Process, Topics, build, processes, sources
 from support.processes import wait_until
 from support.world import PROMOTION, SERVICE, World
 
-from filter import kafka_client
+from filter import kafka_client, kafka_partition
 from filter.events import Event
+from filter.kafka_judging import RecordJudge
 
 pytestmark = pytest.mark.integration
 
@@ -174,6 +176,34 @@ def test_offsets_that_are_gone_are_never_skipped(kafka: Kafka) -> None:
         assert await asyncio.to_thread(topics.committed) == {0: 1}
 
     asyncio.run(scenario())
+
+
+def test_partitions_take_turns(kafka: Kafka, monkeypatch) -> None:
+    """A batch of one partition is judged before that of another one, so that it is written while that is judged."""
+    judged: list[int] = []
+    judge = RecordJudge.judge
+
+    def noted(self, record, **given):
+        judged.append(record.partition)
+        return judge(self, record, **given)
+
+    monkeypatch.setattr(RecordJudge, "judge", noted)
+    monkeypatch.setattr(kafka_partition, "STRETCH", -1.0)  # everybody has a chance to get in between
+    topics = Topics(kafka, partitions=2)
+    for number in range(2):
+        kafka.produce(topics.topic, [SERVICE] * 200, partition=number, headers=to("relay.1@x.example"))
+
+    async def scenario() -> None:
+        world = World()
+        door = build(topics.settings(batch_records=100), world)
+        door.start()
+        await until(lambda: world.count("kafka_records", outcome="taken") == 400)
+        await door.stop(30)
+        assert not world.reported
+
+    asyncio.run(scenario())
+    assert len(judged) == 400
+    assert sum(one != other for one, other in pairwise(judged)) < 10
 
 
 async def until(condition, seconds: float = 60) -> None:
