@@ -80,7 +80,7 @@ def _places(review: HeldReview) -> dict[Copy, Place]:
 
 
 def _use(review: HeldReview, ledger: Ledger) -> None:
-    """All that is done in review: released, delivered, tried again, held again, discarded, confirmed, erased."""
+    """All that is done in review: released, delivered, held again, discarded, confirmed, erased, pruned."""
     places = _places(review)
     if len(places) < len(ledger.may_be):
         return
@@ -98,6 +98,8 @@ def _use(review: HeldReview, ledger: Ledger) -> None:
     ledger.ask(lambda: review.erase_message("erased"), GONE, [("erased", 0)], GONE)
     ledger.ask(lambda: review.erase_subjects([f"{7:032x}"]), GONE, [("person", 0), ("alone", 0)], GONE)
     ledger.ask(lambda: review.rewrap(3), HELD, [], HELD)
+    ledger.ask(lambda: review.prune_ended(NOW + 1), GONE, [("m3", 0), ("m3", 1)], DISCARDED)
+    ledger.ask(lambda: review.prune_orders(NOW + 1), HELD, [], HELD)
 
 
 def _run(directory: Path, disk: FaultyDisk) -> Ledger | None:
