@@ -4,10 +4,12 @@ It stands in a session of its own, so that Ctrl-C reaches the demo alone, which 
 the last lines of its log when it does not start or does not stay.
 """
 
+import signal
 import socket
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Self
 
@@ -37,9 +39,13 @@ class DemoRelay:
     def __init__(self, config: Path, log: Path) -> None:
         self.log = log
         self.addresses: dict[str, str] = {}
-        with log.open("wb") as file:
+        self._config = config
+        self._child: subprocess.Popen[str]
+
+    def _start(self) -> None:
+        with self.log.open("wb") as file:
             self._child = subprocess.Popen(  # noqa: S603 -- our own program
-                [sys.executable, "-P", "-m", __package__ or "", "run", "-c", str(config.absolute())],
+                [sys.executable, "-P", "-m", __package__ or "", "run", "-c", str(self._config.absolute())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=file,
@@ -81,9 +87,31 @@ class DemoRelay:
         self._child.wait()
 
     def __enter__(self) -> Self:
+        # An interrupted start would leave a process of which nobody knows.
+        with _put_off() as signals:
+            self._start()
+        if signals:
+            self.__exit__()
+            signal.raise_signal(signals[0])
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
         if self._child.stdout:
             self._child.stdout.close()
+
+
+@contextmanager
+def _put_off() -> Iterator[list[int]]:
+    """Only note the signals that end a demo, while this lasts."""
+    noted: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _frame: noted.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
+    try:
+        yield noted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
