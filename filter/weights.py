@@ -45,7 +45,7 @@ class Weights:
     support_cap: float = 0.9
     learned_doubt: float = 0.1
     learned_doubt_cap: float = 1.0
-    learned_sure: float = 2.3
+    learned_sure: float = 3.5
     learned_surer: float = 1.0
     slope: float = 1.75
     intercept: float = -3.5
