@@ -88,11 +88,17 @@ class DemoRelay:
 
     def __enter__(self) -> Self:
         # An interrupted start would leave a process of which nobody knows.
-        with _put_off() as signals:
-            self._start()
-        if signals:
-            self.__exit__()
-            signal.raise_signal(signals[0])
+        started = False
+        try:
+            with _put_off() as signals:
+                self._start()
+                started = True
+            if signals:
+                signal.raise_signal(signals[0])
+        except BaseException:
+            if started:
+                self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
