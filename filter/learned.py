@@ -311,13 +311,14 @@ def parse_learned(name: str, document: Any, version: str) -> Learned:
     return Learned(version, bias, words, opinions)
 
 
-_WORD: Final = r"(?:[a-z0%$]|[^\x00-\x7f])+"
+_WORD: Final = r"(?:[a-z0%$]|[^\x00-\x7f\s])+"
 # Fast, for every word of the file is looked at at each start.
 _TERM: Final = re.compile(rf"[!?]|(?=.*[^\W\d_])(?:{_WORD}(?: {_WORD})?|{_WORD}\*)")
 
 
 def is_term(text: str) -> bool:
-    """Whether weights may be given to this: a mark, a beginning, or one or two words, one at least with a letter.
+    """Whether weights may be given to this: a mark, a beginning, or one or two words, one at least with a letter (or a
+    sign that Unicode counts with them, such as "½").
 
     Texts of figures only are passed over unread (`findings`).
     """

@@ -60,7 +60,7 @@ class Memory(Generic[Value]):
         met = hash(text)
         if met in self._met:
             return True
-        if len(self._met) == _MOST_LONG:
+        if len(self._met) >= _MOST_LONG:
             self._met.clear()
         self._met.add(met)
         return False
