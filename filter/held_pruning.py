@@ -6,8 +6,8 @@ Kafka again is known, and an order that is given again goes on; afterwards the j
 counted elsewhere, and stay.
 
 Their age is told by a `SteadyClock`: a clock that jumps forward removes nothing. Each run is a bounded number of small
-transactions and goes on where the last one ended. Blocks like the store it is given: call it in a thread. Raises
-HoldUnavailableError; what was removed until then is in the journal.
+transactions, each with a line in the journal right after it, and goes on where the last one ended. Blocks like the
+store it is given: call it in a thread. Raises HoldUnavailableError; what was removed until then is in the journal.
 """
 
 from collections.abc import Callable
@@ -57,19 +57,17 @@ class Pruner:
         now = self._clock.now()
         if now is None or now < self._look_at <= now + REST:
             return 0
-        messages = copies = orders = 0
-        try:
-            for _ in range(self._steps):
-                if not self._goes_on():
-                    break
-                done = self._mail.prune_ended(now - self._keep, self._after, self._step)
-                messages, copies, self._after = messages + done.messages, copies + done.copies, done.after
-                if done.after is None:
-                    orders = self._mail.prune_orders(now - self._keep, self._step)
-                    self._look_at = now + REST
-                    break
-        finally:
-            self._tell(now, messages, copies, orders)
+        copies = 0
+        for _ in range(self._steps):
+            if not self._goes_on():
+                break
+            done = self._mail.prune_ended(now - self._keep, self._after, self._step)
+            self._tell(now, done.messages, done.copies, 0)  # at once: a process that is killed has told what it did
+            copies, self._after = copies + done.copies, done.after
+            if done.after is None:
+                self._tell(now, 0, 0, self._mail.prune_orders(now - self._keep, self._step))
+                self._look_at = now + REST
+                break
         return copies
 
     def _tell(self, now: int, messages: int, copies: int, orders: int) -> None:

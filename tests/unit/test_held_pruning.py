@@ -275,18 +275,19 @@ def world() -> World:
 
 
 def test_the_record_goes_after_its_time(world):
-    """Not before; one line in the journal and a counter say how much."""
+    """Not before; a line in the journal for each step, and a counter, say how much."""
     world.end(2, 3)
     assert world.days(89.9) == 0
     assert not world.journal.of(Event.PRUNED)
     assert world.days(0.2) == 6
-    (line,) = world.journal.of(Event.PRUNED)
-    assert (line["queue_id"], line["messages"], line["copies"], line["orders"]) == ("", 2, 6, 1)
+    lines = world.journal.of(Event.PRUNED)
+    assert {line["queue_id"] for line in lines} == {""}
+    assert [sum(line[what] for line in lines) for what in ("messages", "copies", "orders")] == [2, 6, 1]
     assert world.pruned == 6
     assert not world.mail.lines(EVERY)
     assert not world.mail.orders()
     world.days(1)
-    assert len(world.journal.of(Event.PRUNED)) == 1
+    assert world.journal.of(Event.PRUNED) == lines
 
 
 def test_what_is_held_never_goes(world):
@@ -317,6 +318,27 @@ def test_a_run_is_bounded_and_the_next_goes_on(world):
     assert world.mail.calls["prune_ended"] == looks
     world.days(0.05)
     assert world.mail.calls["prune_ended"] == looks + 1
+
+
+def test_what_a_step_removed_is_told_before_the_next(world):
+    """A process that is killed between two steps has told of the first: each has a line of its own, in its order."""
+    world.end(5)
+    told: list[int] = []
+
+    def goes_on() -> bool:
+        told.append(sum(line["copies"] for line in world.journal.of(Event.PRUNED)))
+        return True
+
+    world.pruner._goes_on = goes_on
+    assert world.days(91) == 5
+    assert told == [0, 2, 4]
+    assert [(line["copies"], line["orders"]) for line in world.journal.of(Event.PRUNED)] == [
+        (2, 0),
+        (2, 0),
+        (1, 0),
+        (0, 1),
+    ]
+    assert world.pruned == 5
 
 
 def test_nothing_is_begun_when_the_process_ends(world):
