@@ -22,7 +22,7 @@ from typing import Final, NamedTuple, TypeVar
 from . import events
 from .events import Event, Line, Outcome
 from .handling import Handled, Handler
-from .held import Action, Claim, CopyState, HeldMail, Unreadable
+from .held import Action, Claim, CopyState, HeldMail, Unread, Unreadable
 from .held import Outcome as Recorded
 from .metrics import Metrics
 from .ports import HoldUnavailableError, Journal, Report
@@ -32,6 +32,7 @@ _T = TypeVar("_T")
 _UNREACHED: Final = 5  # claims in a row that found no next hop, after which there is none
 _RECORDINGS: Final = 20  # attempts to record outcomes
 _ATTEMPTS_IN_LEASE: Final = 2  # the message, and a report on it
+_KEY_AGAIN: Final = 3_600_000  # milliseconds until a master key that is not there is looked for again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +188,7 @@ class _Run:
                 arguments = (now, until, settings.batch, self._order, settings.octets)
                 claims = await releaser.in_thread(claim_those, *arguments)
                 for one in unreadable:
-                    self._note(_stopped(one, now))
+                    self._note(_unread(one, now))
                 for claim in claims:
                     await self._queue.put((claim, until))
                 if not claims and not unreadable:
@@ -297,8 +298,17 @@ class _Run:
         releaser.report("release_record", failure)
 
 
-def _stopped(one: Unreadable, at: int) -> Handled:
-    """What cannot be read is held again: somebody has to look at it, and trying again would not help."""
-    outcomes = [Recorded(place, CopyState.HELD, 0, f"recheck: {one.why}") for place in one.places]
-    line = events.by_order(Event.RELEASE_STOPPED, one.queue_id, at, one.subjects, one.order, reason=one.why)
-    return Handled(outcomes, [line], {Event.RELEASE_STOPPED: len(outcomes)})
+def _unread(one: Unreadable, at: int) -> Handled:
+    """What is damaged is held again: somebody has to look at it, and trying again would not help.
+
+    A missing key may come back (an old file of keys, a secret that is not mounted): it is looked for again later.
+    """
+    fields: dict[str, object]
+    if one.why is Unread.KEY_MISSING:
+        event, fields = Event.RELEASE_DEFERRED, {"why": one.why, "code": 0}
+        outcomes = [Recorded(place, CopyState.RELEASED, at + _KEY_AGAIN, str(one.why)) for place in one.places]
+    else:
+        event, fields = Event.RELEASE_STOPPED, {"reason": one.why}
+        outcomes = [Recorded(place, CopyState.HELD, 0, f"recheck: {one.why}") for place in one.places]
+    line = events.by_order(event, one.queue_id, at, one.subjects, one.order, **fields)
+    return Handled(outcomes, [line], {event: len(outcomes)})

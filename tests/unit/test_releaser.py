@@ -587,19 +587,18 @@ def test_a_clock_that_jumps_keeps_no_report_back(world: ReleaseWorld) -> None:
     assert world.state("ann") is CopyState.RELEASED
 
 
-@pytest.mark.parametrize("why", list(Unread))
-def test_what_cannot_be_read_is_held_again(world: ReleaseWorld, why: Unread) -> None:
+def test_what_is_damaged_is_held_again(world: ReleaseWorld) -> None:
     """With its reason, a line in the journal and a count; not tried again, also not by the same order; others go."""
     world.hold("ann", "bob")
     world.hold("cyd")
     world.consents.states = {f"{name}@x.example": ConsentState.CONSENT for name in ("ann", "bob", "cyd")}
     world.release()
-    world.mail.spoiled = {1: why}
+    world.mail.spoiled = {1: Unread.DAMAGED}
     assert world.deliver().counts == {Event.RELEASE_STOPPED: 2, Event.RELEASED: 1}
     assert world.mail.states() == {"held": 2, "delivered": 1}
-    assert world.outcome("ann") == f"recheck: {why}"
+    assert world.outcome("ann") == "recheck: damaged"
     (line,) = world.journal.of(Event.RELEASE_STOPPED)
-    assert (line["queue_id"], line["recipients"], line["reason"], line["order"]) == ("Q1", 2, why, "o1")
+    assert (line["queue_id"], line["recipients"], line["reason"], line["order"]) == ("Q1", 2, "damaged", "o1")
     assert world.count("release_stopped") == 2
     assert world.release()[:3] == (2, 0, 2)
     world.pass_time(86_400_000)
@@ -607,6 +606,41 @@ def test_what_cannot_be_read_is_held_again(world: ReleaseWorld, why: Unread) -> 
     world.mail.spoiled = {}
     world.release(name="o2")
     assert world.deliver().counts == {Event.RELEASED: 2}
+
+
+def test_a_key_that_is_missing_is_looked_for_again(world: ReleaseWorld) -> None:
+    """Without its master key a copy stays released and is told as deferred; with the key it goes, by the same order."""
+    released(world, "ann", "bob")
+    world.mail.spoiled = {1: Unread.KEY_MISSING}
+    assert world.deliver().counts == {Event.RELEASE_DEFERRED: 2}
+    assert (world.state("ann"), world.outcome("ann")) == (CopyState.RELEASED, "key_missing")
+    (line,) = world.journal.of(Event.RELEASE_DEFERRED)
+    assert (line["queue_id"], line["recipients"], line["order"], line["why"], line["code"]) == (
+        *("Q1", 2, "o1"),
+        *("key_missing", 0),
+    )
+    assert world.count("release_deferred") == 2
+    world.pass_time(HOUR - 1)
+    assert not world.deliver().counts
+    world.pass_time(1)
+    assert world.deliver().counts == {Event.RELEASE_DEFERRED: 2}
+    world.mail.spoiled = {}
+    world.pass_time(HOUR)
+    assert world.deliver().counts == {Event.RELEASED: 2}
+    assert world.mail.states() == {"delivered": 2}
+
+
+def test_a_copy_to_expire_waits_for_its_key(world: ReleaseWorld) -> None:
+    """Nor is a copy whose sender is to be told lost to its standing order, which takes none a second time."""
+    world.hold("ann")
+    order = world.order(Action.EXPIRE, name="rejected")
+    world.orders.carry_out(order, HeldQuery(), told=True)
+    world.mail.spoiled = {1: Unread.KEY_MISSING}
+    world.deliver()
+    world.mail.spoiled = {}
+    world.pass_time(HOUR)
+    assert world.deliver().counts == {Event.EXPIRED: 1, Event.REPORT_SENT: 1}
+    assert world.state("ann") is CopyState.EXPIRED
 
 
 def test_what_cannot_be_read_ends_no_run(world: ReleaseWorld) -> None:
