@@ -2,8 +2,8 @@
 
 The group hands partitions over by `on_partitions_revoked` and `on_partitions_assigned`; only these say what is ours
 (after a member has left its group, aiokafka still lists its partitions). What no client library notices is looked for
-here: records that wait while none is read. Then everything is made anew. Nothing raises after `start`; `troubles` says
-what is wrong, and it is tried again.
+here: records that wait while none is read, though their partition does not wait for its turn. Then everything is made
+anew. Nothing raises after `start`; `troubles` says what is wrong, and it is tried again.
 """
 
 import asyncio
@@ -198,7 +198,8 @@ class KafkaDoor:
         now = asyncio.get_running_loop().time()
         for place, position in positions.items():
             before, since = self._seen.get(place, (-1, now))
-            if before != position or not lag.get(place, 1) or self._workers[place].trouble:
+            worker = self._workers[place]
+            if before != position or not lag.get(place, 1) or worker.trouble or worker.waiting:
                 self._seen[place] = (position, now)
             elif now - since > self._options.stall_timeout:
                 raise _StalledError

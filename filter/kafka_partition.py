@@ -13,7 +13,8 @@ consumer is only asked for what it has, never waited for: a call that waits is l
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
@@ -70,7 +71,8 @@ class _Unreadable(NamedTuple):
 class PartitionWorker:
     """Serves one partition from `start` to `stop`.
 
-    `turn` is held by who judges. `count` counts events, `report` faults that nobody expected.
+    `turn` is held by who judges; whoever is `waiting` for it is well, though its `position` stands. `count` counts
+    events, `report` faults that nobody expected.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class PartitionWorker:
     ) -> None:
         self.trouble: Trouble | None = None
         self.position = 0  # of the next record to be read
+        self.waiting = False
         self._place = place
         self._consumer = consumer
         self._judge = judge
@@ -229,10 +232,23 @@ class PartitionWorker:
                 idle = min(2 * idle, _IDLE_TO)
                 continue
             due = due or clock() + self._options.batch_time
-            async with self._turn:
+            async with self._our_turn():
                 if not self._leaving.is_set():  # else they are for whoever has the partition next
                     octets += await self._judge_all(records, passed)
         return passed
+
+    @asynccontextmanager
+    async def _our_turn(self) -> AsyncIterator[None]:
+        """Hold the turn, and show while it is another's."""
+        self.waiting = True
+        try:
+            await self._turn.acquire()
+        finally:
+            self.waiting = False
+        try:
+            yield
+        finally:
+            self._turn.release()
 
     async def _take(self, room: int) -> list[Any]:
         """Records that are there."""
