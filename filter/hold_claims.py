@@ -1,7 +1,7 @@
 """Released copies that somebody is about to deliver: leased, handed out, and what became of them.
 
-A lease is the time that `due_at` is put off to, so that whatever was not finished is due again when it ends. Raises
-`apsw.Error`.
+A lease is the time that `due_at` is put off to, so that whatever was not finished is due again when it ends. That goes
+for what a disk with trouble does not give: it is in the log, and not taken for damage. Raises `apsw.Error`.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -9,6 +9,9 @@ from heapq import merge
 from itertools import islice
 from typing import Final, NamedTuple, cast
 
+import apsw
+
+from . import logs
 from .held import LONGEST_WAIT, Action, Claim, CopyState, Order, Outcome, Place, Unread, Unreadable
 from .hold_codec import (
     COPY_COLUMNS,
@@ -130,7 +133,10 @@ def _leased(numbers: Collection[int], until: int) -> Change:
 
 
 def claims_of(database: HoldDatabase, leases: Leases, unreadable: list[Unreadable] | None = None) -> Iterator[Claim]:
-    """What was leased, with content. What cannot be read goes to `unreadable`; what was erased since is left out."""
+    """What was leased, with content. What cannot be read goes to `unreadable`.
+
+    What was erased since is left out; and so is what the disk does not give now, which comes again.
+    """
     orders: dict[str, Order] = {}
     contents = database.contents_of(leases)
     for message, (numbers, rows) in leases.items():
@@ -139,10 +145,11 @@ def claims_of(database: HoldDatabase, leases: Leases, unreadable: list[Unreadabl
                 rows = database.rows(message, content=False)  # noqa: PLW2901 - only to say what of it can be read
             row = read_message(rows.message)
             verified = read_copies(row, rows.copies)
-            stored = open_message(row, _there(contents.get(message)), verified, database.vault)
+            stored = open_message(row, _content(database, contents, message), verified, database.vault)
         except (DamagedMessageError, UnknownKeyError) as error:
+            found = _unreadable(database, message, numbers, rows, error)
             if unreadable is not None:
-                unreadable += _unreadable(database, message, numbers, rows, error)
+                unreadable += found
             continue
         those = [(position, copy) for position, copy in enumerate(verified) if copy.number in numbers]
         yield Claim(
@@ -155,7 +162,8 @@ def claims_of(database: HoldDatabase, leases: Leases, unreadable: list[Unreadabl
         )
 
 
-def _there(content: Sequence[object] | None) -> Sequence[object]:
+def _content(database: HoldDatabase, contents: Mapping[int, Sequence[object]], message: int) -> Sequence[object]:
+    content = contents.get(message) or database.rows(message).content  # which says why there is none
     if content is None:
         raise DamagedMessageError("its content is gone")  # nothing is delivered in its place
     return content
@@ -164,9 +172,16 @@ def _there(content: Sequence[object] | None) -> Sequence[object]:
 def _unreadable(
     database: HoldDatabase, message: int, numbers: Collection[int], rows: Rows | None, error: Exception
 ) -> list[Unreadable]:
-    """Those of the leased copies of a message that are still there, by their orders."""
+    """Those of the leased copies of a message that are still there, by their orders; none if the disk has trouble."""
     orders: dict[str, list[int]] = {}
-    for copy in database.changing([message]).get(message, []):
+    try:
+        if isinstance(error.__cause__, apsw.IOError):
+            raise error.__cause__
+        copies = database.changing([message]).get(message, [])
+    except apsw.IOError as trouble:
+        logs.event(logs.ERROR, "held_message_unreadable", row=message, error=str(trouble))
+        return []
+    for copy in copies:
         if copy.number in numbers and (copy.record is None or copy.record.state is CopyState.RELEASED):
             orders.setdefault(copy.record.order if copy.record else "", []).append(copy.number)
     subjects = {copy[0]: copy[_SUBJECT] for copy in rows.copies} if rows else {}

@@ -34,6 +34,7 @@ class FaultyDisk(apsw.VFS):
         self.struck = False
         self.dead = False
         self.capacity: int | None = None  # octets that may still be added to files; None: no limit
+        self.unreadable: set[int] = set()  # offsets in the file itself, not its log, that cannot be read now
         super().__init__(self.name, "")
 
     def arm(self, fault: Fault, calls: int) -> None:
@@ -118,6 +119,12 @@ class _File(apsw.VFSFile):
         self._disk = disk
         self._path = path
         super().__init__("", name, flags)
+
+    def xRead(self, amount, offset):  # noqa: N802 - apsw's name
+        bad = self._disk.unreadable
+        if bad and not self._path.endswith("-wal") and any(offset <= one < offset + amount for one in bad):
+            raise _error(apsw.SQLITE_IOERR_READ)
+        return super().xRead(amount, offset)
 
     def xWrite(self, data, offset):  # noqa: N802 - apsw's name
         size = super().xFileSize()

@@ -5,6 +5,7 @@ nothing of what is erased.
 import asyncio
 import contextlib
 import dataclasses
+import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import apsw
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.faulty_disk import FaultyDisk
 from support.held import NOW, VAULT, held_copy, held_message
 from support.held_backends import SqliteBackend
 from support.held_memory import MemoryHeldMail
@@ -33,7 +35,7 @@ from filter.held import (
     Unread,
     Unreadable,
 )
-from filter.hold_claims import Lease, claims_of
+from filter.hold_claims import Lease, claims_of, lease
 from filter.hold_codec import DamagedMessageError, HoldDataError
 from filter.hold_database import HoldDatabase
 from filter.hold_review import HeldReview
@@ -361,6 +363,55 @@ def test_what_was_erased_is_not_called_damaged(backend):
     with contextlib.closing(HoldDatabase.open(backend.directory, VAULT, readonly=True)) as database:
         assert not list(claims_of(database, {place.message: Lease({place.number})}, told))
     assert not told
+
+
+def _released_on(disk: FaultyDisk, backend: SqliteBackend, messages: list[HeldMessage]) -> tuple[HeldReview, bytes]:
+    """A review, on this disk, of messages that are released; with the octets of the file."""
+    backend.store(*messages)
+    backend.mail.order(ORDER)
+    backend.mail.move(_places(backend.mail), CopyState.RELEASED, ORDER, NOW)
+    backend.close()
+    return HeldReview(backend.directory, VAULT, vfs=disk.name), (backend.directory / "held.sqlite").read_bytes()
+
+
+def test_content_that_the_disk_does_not_give_now_is_not_damaged(backend):
+    """It is neither claimed nor told of; others go, and it goes when the lease has ended and the disk is well."""
+    disk = FaultyDisk()
+    messages = [dataclasses.replace(one, content=os.urandom(60_000)) for one in _mail(3)]
+    mail, octets = _released_on(disk, backend, messages)
+    body = _secrets(backend, "m1")[20]
+    assert octets.count(body) == 1
+    disk.unreadable = {octets.index(body)}
+    told: list[Unreadable] = []
+    claims = mail.claim(NOW, NOW + 10, 10, unreadable=told)
+    assert [claim.message.queue_id for claim in claims] == ["m0", "m2"]
+    assert not told
+    assert not mail.claim(NOW + 9, NOW + 20, 10, unreadable=told)
+    mail.finish([Outcome(place, CopyState.DELIVERED) for claim in claims for place in claim.places], NOW + 9)
+    disk.unreadable = set()
+    (claim,) = mail.claim(NOW + 10, NOW + 20, 10, unreadable=told)
+    assert claim.message == messages[1]
+    assert not told
+    mail.close()
+
+
+@pytest.mark.parametrize("table", ["message", "copy"])
+def test_rows_that_the_disk_does_not_give_now_are_not_damaged(backend, table):
+    """What was leased is left out, or all is unavailable; nobody holds it again as damaged."""
+    disk = FaultyDisk()
+    mail, octets = _released_on(disk, backend, _mail(1))
+    (place,) = _places(mail)
+    mail.close()
+    key, *_, recipient = _secrets(backend, "m0")
+    with contextlib.closing(HoldDatabase.open(backend.directory, VAULT, vfs=disk.name)) as database:
+        disk.unreadable = {octets.index(key if table == "message" else recipient)}
+        told: list[Unreadable] = []
+        assert not list(claims_of(database, {place.message: Lease({place.number})}, told))
+        assert not told
+        with pytest.raises(apsw.IOError):
+            lease(database, {}, at=NOW, until=NOW + 10, limit=10, order="", octets=1 << 20)
+        disk.unreadable = set()
+        assert len(list(claims_of(database, {place.message: Lease({place.number})}, told))) == 1
 
 
 def test_a_damaged_record_changes_no_more(backend):
