@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Final, NamedTuple, cast
 
 import apsw
+import orjson
 
 from . import logs
 from .held import LONGEST_WAIT, Action, Claim, CopyState, Order, Outcome, Place, Unread, Unreadable
@@ -25,6 +26,7 @@ from .hold_codec import (
 )
 from .hold_database import Change, HoldDatabase, Rows
 from .hold_orders import find, waiting_orders
+from .hold_schema import UNREADABLE
 from .sealing import UnknownKeyError
 
 ENDS: Final = frozenset({CopyState.DELIVERED, CopyState.BOUNCED, CopyState.EXPIRED, CopyState.RELEASED, CopyState.HELD})
@@ -39,6 +41,7 @@ _WAITING: Final = (
 )
 _DUE: Final = _WAITING.format("<=")
 _PUT_OFF: Final = _WAITING.format(">")
+_LEFT: Final = "SELECT message, number FROM copy WHERE message IN (SELECT value FROM json_each(?))"
 
 
 class Lease(NamedTuple):
@@ -138,7 +141,7 @@ def claims_of(database: HoldDatabase, leases: Leases, unreadable: list[Unreadabl
     What was erased since is left out; and so is what the disk does not give now, which comes again.
     """
     orders: dict[str, Order] = {}
-    contents = database.contents_of(leases)
+    contents, left = database.contents_of(leases), _left(database, leases)
     for message, (numbers, rows) in leases.items():
         try:
             if rows is None:
@@ -151,7 +154,10 @@ def claims_of(database: HoldDatabase, leases: Leases, unreadable: list[Unreadabl
             if unreadable is not None:
                 unreadable += found
             continue
-        those = [(position, copy) for position, copy in enumerate(verified) if copy.number in numbers]
+        there = [copy.number in numbers and (message, copy.number) in left for copy in verified]
+        those = [(position, copy) for position, copy in enumerate(verified) if there[position]]
+        if not those:
+            continue
         yield Claim(
             message=stored.message,
             places=tuple([Place(message, copy.number) for _, copy in those]),
@@ -160,6 +166,15 @@ def claims_of(database: HoldDatabase, leases: Leases, unreadable: list[Unreadabl
             attempts=tuple([copy.attempts for _, copy in those]),
             released_at=tuple([copy.changed_at for _, copy in those]),
         )
+
+
+def _left(database: HoldDatabase, messages: Collection[int]) -> set[tuple[int, int]]:
+    """The copies of these messages that are there, by place; the rows of a lease are from before it was committed."""
+    execute = database.connection.execute
+    try:
+        return set(cast("list[tuple[int, int]]", execute(_LEFT, (orjson.dumps(list(messages)).decode(),)).fetchall()))
+    except UNREADABLE:  # one by one; of what cannot be read none: it comes again
+        return set() if len(messages) == 1 else set().union(*(_left(database, [message]) for message in messages))
 
 
 def _content(database: HoldDatabase, contents: Mapping[int, Sequence[object]], message: int) -> Sequence[object]:

@@ -35,7 +35,7 @@ from filter.held import (
     Unread,
     Unreadable,
 )
-from filter.hold_claims import Lease, claims_of, lease
+from filter.hold_claims import Lease, Leases, claims_of, lease
 from filter.hold_codec import DamagedMessageError, HoldDataError
 from filter.hold_database import HoldDatabase
 from filter.hold_review import HeldReview
@@ -412,6 +412,25 @@ def test_rows_that_the_disk_does_not_give_now_are_not_damaged(backend, table):
             lease(database, {}, at=NOW, until=NOW + 10, limit=10, order="", octets=1 << 20)
         disk.unreadable = set()
         assert len(list(claims_of(database, {place.message: Lease({place.number})}, told))) == 1
+
+
+def test_what_is_erased_after_its_lease_is_not_claimed(backend):
+    """Also if it was read before that: neither a copy of a message nor a whole message; others of the lease go."""
+    backend.store(held_message("m0", held_copy(0), held_copy(1)), *_mail(3)[2:], held_message("m3", held_copy(3)))
+    backend.mail.order(ORDER)
+    backend.mail.move(_places(backend.mail), CopyState.RELEASED, ORDER, NOW)
+    leases: Leases = {}
+    told: list[Unreadable] = []
+    with contextlib.closing(HoldDatabase.open(backend.directory, VAULT)) as database:
+        database.begin()
+        lease(database, leases, at=NOW, until=NOW + 10, limit=10, order="", octets=1 << 20)
+        database.commit()
+        assert all(one.rows for one in leases.values())
+        backend.mail.erase_subjects([held_copy(0).subject_key, held_copy(2).subject_key])
+        claims = list(claims_of(database, leases, told))
+    addresses = [claim.message.copies[number].subject_key for claim in claims for number in claim.numbers]
+    assert addresses == [held_copy(1).subject_key, held_copy(3).subject_key]
+    assert not told
 
 
 def test_a_damaged_record_changes_no_more(backend):
