@@ -57,11 +57,12 @@ class Transactions:
         self._options = options
         self._producer: Any = None
         self._open = False
-        self.refused: tuple[str, ...] = ()  # output topics that the write failed for, as far as known
+        self.refused: tuple[str, ...] = ()  # output topics that the last write failed for, as far as known
 
     async def start(self) -> None:
         """Fence whoever wrote for this partition before, and wait until their last transaction has ended."""
         options = self._options
+        self.refused = ()
         self._producer = AIOKafkaProducer(**options.connection, **options.producer(self._place.partition))
         async with asyncio.timeout(START_WITHIN):
             await self._producer.start()
@@ -87,7 +88,6 @@ class Transactions:
 
     async def write(self, outputs: Iterable[Output], offset: int) -> None:
         """Write all of this, and that the partition was read up to before `offset`, in one transaction."""
-        self.refused = ()
         try:
             async with asyncio.timeout(WRITE_WITHIN):
                 await self._producer.begin_transaction()
@@ -121,10 +121,11 @@ class Transactions:
                 place = places.get(output.suffix)
                 if place is None:
                     topic = f"{self._options.topic}.{output.suffix}"
-                    place = places[output.suffix] = topic, len(await self._producer.partitions_for(topic))
+                    place = places[output.suffix] = topic, await sending.partitions(topic)
                 await sending.add(place[0], self._partition(output.key, place[1]), output)
             await sending.close()
         except BaseException:
+            self.refused = (sending.topic,)
             await sending.drop()
             raise
         if (failed := await sending.failed()) is not None:
@@ -140,13 +141,20 @@ class _Sending:
     """Records on their way, gathered into batches: a tenth of the work of sending each."""
 
     def __init__(self, producer: Any) -> None:
+        self.topic = ""  # that was last tried
         self._producer = producer
         self._at = time_ns() // 1_000_000
         self._batches: dict[tuple[str, int], Any] = {}
         self._sent: list[tuple[str, asyncio.Future[object]]] = []
 
+    async def partitions(self, topic: str) -> int:
+        """How many it has."""
+        self.topic = topic
+        return len(await self._producer.partitions_for(topic))
+
     async def add(self, topic: str, partition: int, output: Output) -> None:
         """Write one record, or keep it until there are more."""
+        self.topic = topic
         place = (topic, partition)
         batch = self._batches.get(place)
         if batch is None:
@@ -187,4 +195,5 @@ class _Sending:
         return await asyncio.gather(*[future for _, future in self._sent], return_exceptions=True)
 
     async def _send(self, topic: str, partition: int, batch: Any) -> None:
+        self.topic = topic
         self._sent.append((topic, await self._producer.send_batch(batch, topic, partition=partition)))

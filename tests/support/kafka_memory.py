@@ -64,7 +64,7 @@ class Broker:
     """What is in the topics.
 
     `silent` partitions give nothing from that offset on. `largest` is of a record, in octets. `faults` are raised by
-    the method of the producer and for the topic that they are named by.
+    the method of the client and for the topic that they are named by.
     """
 
     def __init__(self, topic: str = "outbound", partitions: int = 1) -> None:
@@ -84,6 +84,11 @@ class Broker:
             replace(one, topic=self.topic, partition=number, offset=offset)
             for offset, one in enumerate(records, len(log))
         ]
+
+    def fail(self, call: str, topic: str) -> None:
+        """Raise what this call is to raise."""
+        if fault := self.faults.get((call, topic)):
+            raise fault
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Be what doors connect to."""
@@ -144,6 +149,7 @@ class _Consumer:
         self, place: TopicPartition, *, timeout_ms: int, max_records: int
     ) -> dict[TopicPartition, list[Record]]:
         assert timeout_ms == 0, "a call that waits is lost when the group is formed anew"
+        self._broker.fail("getmany", place.topic)
         log, first = self._broker.records[place], self._positions[place]
         found = log[first : min(first + max_records, self._broker.silent.get(place, len(log)))]
         self._positions[place] += len(found)
@@ -182,14 +188,14 @@ class _Producer:
         self._offsets = {}
 
     async def partitions_for(self, topic: str) -> set[int]:
-        self._fail("partitions_for", topic)
+        self._broker.fail("partitions_for", topic)
         return {0}
 
     def create_batch(self) -> _Batch:
         return _Batch(self._broker.largest)
 
     async def send_batch(self, batch: _Batch, topic: str, *, partition: int) -> asyncio.Future[object]:
-        self._fail("send_batch", topic)
+        self._broker.fail("send_batch", topic)
         self._broker.records[TopicPartition(topic, partition)] += batch
         delivered: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         delivered.set_result(None)
@@ -200,7 +206,3 @@ class _Producer:
 
     async def commit_transaction(self) -> None:
         self._broker.committed.update(self._offsets)
-
-    def _fail(self, call: str, topic: str) -> None:
-        if fault := self._broker.faults.get((call, topic)):
-            raise fault

@@ -1,17 +1,20 @@
-"""What the Kafka door takes for a stall, and for none, with a Kafka in memory."""
+"""What the Kafka door takes for a stall and for none, and which topic it says takes nothing: a Kafka in memory."""
 
 import asyncio
 from dataclasses import replace
 
 import pytest
+from aiokafka.errors import TopicAuthorizationFailedError, UnknownTopicOrPartitionError
 from support.kafka_memory import Broker, QuickLoop, run, until
 from support.kafka_records import judge, record
-from support.world import SERVICE, World
+from support.world import PROMOTION, SERVICE, World
 
 from filter.kafka_in import KafkaDoor
 from filter.kafka_output import KafkaOptions
 
 RELAYED = record(SERVICE, "relay.1@x.example")
+HELD = record(PROMOTION, "hold.1@x.example")
+LARGE = record(PROMOTION + b"x" * 50_000, "hold.1@x.example")
 STALL_TIMEOUT = 30.0  # seconds
 
 
@@ -89,3 +92,71 @@ def test_a_partition_that_had_its_turn_and_stands_is_a_stall(broker: Broker) -> 
         assert not world.reported
 
     run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("call", "fault"),
+    [
+        ("partitions_for", UnknownTopicOrPartitionError()),
+        ("partitions_for", TopicAuthorizationFailedError("outbound.held")),
+        ("send_batch", UnknownTopicOrPartitionError()),
+    ],
+)
+def test_the_log_names_the_topic_that_takes_nothing(broker: Broker, caplog, call: str, fault: Exception) -> None:
+    """Before anything is on its way, too; and once the topic takes records, the door goes on."""
+    broker.produce(0, RELAYED, HELD, RELAYED)
+    broker.faults[call, "outbound.held"] = fault
+
+    async def scenario() -> None:
+        world = World()
+        door = build(broker, world)
+        door.start()
+        await until(lambda: world.count("kafka_events", event="refused") == 2)
+        assert "kafka_output_refused" in door.troubles
+        assert refused(caplog) == ["outbound.held"] * 2
+        broker.faults.clear()
+        await until(lambda: world.count("kafka_records", outcome="taken") == 3)
+        await until(lambda: not door.troubles)
+        await door.stop(30)
+        assert not world.reported
+
+    run(scenario())
+
+
+def test_the_log_names_the_topic_of_a_record_that_is_too_large(broker: Broker, caplog) -> None:
+    """First where it belongs; then, where even the dead letter is too large, the topic of that."""
+    broker.largest = 20_000
+    broker.produce(0, RELAYED, LARGE)
+
+    async def scenario() -> None:
+        door = build(broker, World())
+        door.start()
+        await until(lambda: len(refused(caplog)) == 3)
+        await door.stop(30)
+
+    run(scenario())
+    assert refused(caplog) == ["outbound.held", "outbound.held", "outbound.dead-letter"]  # with others, alone, given up
+
+
+def test_no_output_is_blamed_for_the_input(broker: Broker, caplog) -> None:
+    """Where the input may not be read any more, after an output took nothing for a while, none is named."""
+    broker.produce(0, HELD)
+    broker.faults["partitions_for", "outbound.held"] = UnknownTopicOrPartitionError()
+
+    async def scenario() -> None:
+        door = build(broker, World())
+        door.start()
+        await until(lambda: len(refused(caplog)) == 1)
+        broker.faults = {("getmany", broker.topic): TopicAuthorizationFailedError(broker.topic)}
+        caplog.clear()
+        await until(lambda: len(refused(caplog)) > 0)
+        await door.stop(30)
+
+    run(scenario())
+    assert set(refused(caplog)) == {"unknown"}
+
+
+def refused(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The outputs that the log says take nothing of the first partition."""
+    told = [one.fields for one in caplog.records if one.msg == "kafka_refused"]
+    return [one["outputs"] for one in told if one["partition"] == 0]
