@@ -162,7 +162,7 @@ class Claim(NamedTuple):
 
 
 class Unread(StrEnum):
-    """Why a released copy cannot be read: the reason for which it is HELD again."""
+    """Why a released copy cannot be read: what is damaged is HELD again for that reason, the rest waits."""
 
     DAMAGED = "damaged"
     KEY_MISSING = "key_missing"  # the master key that its message is sealed under
@@ -233,7 +233,7 @@ class HeldMail(Protocol):
     ) -> Sequence[Claim]:
         """Lease up to so many RELEASED copies that are due and not leased: ours until then. Of one order, or of all.
 
-        What cannot be read is leased as well and added to `unreadable`: who claims makes it HELD again (`finish`). A
+        What cannot be read is leased as well and added to `unreadable`: who claims says what becomes of it (`finish`). A
         copy whose own record is damaged changes no more, so it comes again, once in LONGEST_WAIT.
 
         A copy that is due in more than LONGEST_WAIT is due now.
