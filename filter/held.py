@@ -233,8 +233,8 @@ class HeldMail(Protocol):
     ) -> Sequence[Claim]:
         """Lease up to so many RELEASED copies that are due and not leased: ours until then. Of one order, or of all.
 
-        What cannot be read is leased as well and added to `unreadable`: who claims says what becomes of it (`finish`). A
-        copy whose own record is damaged changes no more, so it comes again, once in LONGEST_WAIT.
+        What cannot be read is leased as well and added to `unreadable`: who claims says what becomes of it (`finish`).
+        A copy whose own record is damaged changes no more, so it comes again, once in LONGEST_WAIT.
 
         A copy that is due in more than LONGEST_WAIT is due now.
         Their messages have at most so many octets of content together, but for one that has more alone.
