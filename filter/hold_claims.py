@@ -76,7 +76,7 @@ def lease(
                 break
             left -= size
         wanted.setdefault(message, set()).add(number)
-    found = database.rows_of(wanted, content=False)
+    found = database.rows_of(wanted)
     changes: list[_Update] = []
     for message, numbers in wanted.items():
         rows = found.get(message)

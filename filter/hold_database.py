@@ -326,15 +326,15 @@ class HoldDatabase:
             raise DamagedMessageError(f"the file is damaged where it is kept: {error}") from error
         return Rows(message, cast("list[Sequence[object]]", copies), row)
 
-    def rows_of(self, numbers: Collection[int], *, content: bool = True) -> dict[int, Rows]:
-        """The rows of many messages, by few statements; those of which something cannot be read are left out."""
+    def rows_of(self, numbers: Collection[int]) -> dict[int, Rows]:
+        """The rows of many messages, without content, by few statements; what cannot be read whole is left out."""
         try:
-            return self._rows_of(numbers, content=content)
+            return self._rows_of(numbers)
         except UNREADABLE:  # the file is damaged somewhere: what can be read is read one by one
             found: dict[int, Rows] = {}
             for number in numbers:
                 with suppress(DamagedMessageError):
-                    found[number] = self.rows(number, content=content)
+                    found[number] = self.rows(number, content=False)
             return found
 
     def contents_of(self, numbers: Collection[int]) -> dict[int, Sequence[object]]:
@@ -349,14 +349,13 @@ class HoldDatabase:
                     found |= _by_first(self.connection.execute(_MANY_CONTENTS, (f"[{number}]",)).fetchall())
             return found
 
-    def _rows_of(self, numbers: Iterable[int], *, content: bool) -> dict[int, Rows]:
+    def _rows_of(self, numbers: Iterable[int]) -> dict[int, Rows]:
         wanted = (orjson.dumps(list(numbers)).decode(),)
         copies: dict[int, list[Sequence[object]]] = {}
         for message, *copy in cast("Iterator[tuple[int, object]]", self.connection.execute(_MANY_COPIES, wanted)):
             copies.setdefault(message, []).append(copy)
-        contents = self.contents_of(list(numbers)) if content else {}
         messages = _by_first(self.connection.execute(_MANY_MESSAGES, wanted).fetchall())
-        return {number: Rows(row, copies.get(number, []), contents.get(number)) for number, row in messages}
+        return {number: Rows(row, copies.get(number, []), None) for number, row in messages}
 
     def number(self, queue_id: str) -> int | None:
         """The row number of a message; None if there is none."""

@@ -19,7 +19,7 @@ def by_message(places: Sequence[Place]) -> dict[int, set[int]]:
 def lines_of(database: HoldDatabase, places: Sequence[Place]) -> list[HeldLine]:
     """The lines of these copies, in the order they were stored; what is damaged is left out."""
     wanted, lines = by_message(places), list[HeldLine]()
-    found = database.rows_of(wanted, content=False)
+    found = database.rows_of(wanted)
     for message, numbers in wanted.items():
         if rows := found.get(message):
             with suppress(DamagedMessageError):
