@@ -4,6 +4,7 @@ The methods that write are called between `begin` and `commit`. Methods raise `a
 raise `DamagedMessageError` and `sealing.UnknownKeyError` too. One thread at a time may use a database.
 """
 
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -79,6 +80,8 @@ _SELECT_CHANGING: Final = (
     f"SELECT message, number, lot, digest, {', '.join(RECORD_COLUMNS)} FROM copy"  # noqa: S608 - names are ours
     f" WHERE message {_WANTED} ORDER BY message, number"
 )
+# The same as octets, for rows that are no text any more.
+_SELECT_DAMAGED: Final = re.sub(r"(state|order_id|outcome)(?=,)", r"CAST(\1 AS BLOB)", _SELECT_CHANGING)
 _UPDATE_RECORD: Final = (
     f"UPDATE copy SET {', '.join(f'{name} = ?' for name in RECORD_COLUMNS)} WHERE message = ? AND number = ?"  # noqa: S608 - names are ours
 )
@@ -177,24 +180,20 @@ class HoldDatabase:
         return changed
 
     def changing(self, messages: Collection[int]) -> dict[int, list[Changing]]:
-        """The copies of these messages and where they are, by message; none of one that is no text any more."""
+        """The copies of these messages and where they are, by message."""
         try:
-            return self._changing(messages)
-        except UnicodeDecodeError:  # in a row that is damaged
-            found: dict[int, list[Changing]] = {}
-            for message in messages:
-                with suppress(UnicodeDecodeError):
-                    found |= self._changing([message])
-            return found
+            return self._changing(_SELECT_CHANGING, messages)
+        except UnicodeDecodeError:
+            return self._changing(_SELECT_DAMAGED, messages)
 
-    def _changing(self, messages: Iterable[int]) -> dict[int, list[Changing]]:
+    def _changing(self, select: str, messages: Iterable[int]) -> dict[int, list[Changing]]:
         found: dict[int, list[Changing]] = {}
-        rows = self.connection.execute(_SELECT_CHANGING, (orjson.dumps(list(messages)).decode(),))
-        for message, number, lot, digest, *columns in cast("Iterator[tuple[int, int, int, bytes, str]]", rows):
-            record = None
+        rows = self.connection.execute(select, (orjson.dumps(list(messages)).decode(),))
+        for message, number, lot, digest, *columns in cast("Iterator[tuple[int, int, int, bytes, object]]", rows):
+            record, texts = None, list(map(_as_text, columns))
             with suppress(DamagedMessageError):
-                record = unpack_record(digest, columns)
-            found.setdefault(message, []).append(Changing(number, lot, digest, record, columns[0]))
+                record = unpack_record(digest, texts)
+            found.setdefault(message, []).append(Changing(number, lot, digest, record, str(texts[0])))
         return found
 
     def void(self, queue_id: str, at: int) -> None:
@@ -369,6 +368,10 @@ class HoldDatabase:
         except UNREADABLE as error:
             raise DamagedMessageError(f"the file is damaged where it is looked for: {error}") from error
         return None if found is None else int(found)
+
+
+def _as_text(column: object) -> object:
+    return column.decode(errors="replace") if isinstance(column, bytes) else column
 
 
 def _by_first(rows: object) -> Iterator[tuple[int, Sequence[object]]]:
