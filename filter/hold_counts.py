@@ -19,6 +19,7 @@ from .hold_codec import CopyRow, MessageRow
 
 Member = tuple[int, str]  # lot and state of a copy
 Members = tuple[Member, ...]  # those of the copies of one message
+STATES: Final = frozenset(CopyState)
 LOT_COLUMNS: Final = ("campaign", "label", "declared", "controller", "brand", "topic", "reason", "evidence")
 
 _SELECT_LOT: Final = f"SELECT id FROM lot WHERE {' AND '.join(f'{name} = ?' for name in LOT_COLUMNS)}"  # noqa: S608 - names are ours
@@ -112,6 +113,11 @@ class Counts:
         unused = self._connection.execute(_UNUSED, (limit,)).fetchall()
         self._connection.executemany("DELETE FROM lot WHERE id = ?", unused)
         return len(unused)
+
+
+def counted(members: Iterable[Member]) -> Members:
+    """Those in a state that can be: what is damaged was not counted as that."""
+    return tuple([one for one in members if one[1] in STATES])
 
 
 def mix(members: Iterable[Member]) -> str:

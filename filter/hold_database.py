@@ -29,7 +29,7 @@ from .hold_codec import (
     unpack_record,
     with_copies,
 )
-from .hold_counts import Counts, Member, Members
+from .hold_counts import STATES, Counts, Member, Members, counted
 from .hold_schema import UNREADABLE, open_file
 from .ports import Known
 from .sealing import Vault
@@ -147,10 +147,9 @@ class HoldDatabase:
         row = first if last is None else int(last) + 1
         self.connection.execute(_INSERT_MESSAGE, (row, *packed.message))
         self.connection.execute(_INSERT_CONTENT, (row, *packed.content))
-        lots = [self._counts.lot(packed.message, copy) for copy in packed.copies]
-        copies = zip(lots, packed.copies, strict=True)
+        copies = [(self._counts.lot(packed.message, copy), copy) for copy in packed.copies]
         self.connection.executemany(_INSERT_COPY, [(row, lot, *copy) for lot, copy in copies])
-        self._counts.changed((), tuple([(lot, copy.state) for lot, copy in zip(lots, packed.copies, strict=True)]))
+        self._counts.changed((), tuple([(lot, copy.state) for lot, copy in copies]))
 
     def change(self, changes: Mapping[int, Change]) -> list[Place]:
         """Change what became of copies of messages, given by row number; which copies are changed.
@@ -172,8 +171,8 @@ class HoldDatabase:
                 updates.append((*pack_record(digest, new), message, number))
                 self._counts.ordered(_waits_for(record), _waits_for(new))
             if len(updates) > first:
-                self._counts.changed(_members(copies), tuple(after))
-                if OPEN.isdisjoint([state for _, state in after]):
+                self._counts.changed(_members(copies), counted(after))
+                if not any(_may_be_open(state) for _, state in after):
                     closed.append((message,))
         self.connection.executemany(_UPDATE_RECORD, updates)
         self.connection.executemany("DELETE FROM content WHERE message = ?", closed)
@@ -243,9 +242,9 @@ class HoldDatabase:
             if copy.number in numbers:
                 self._counts.ordered(_waits_for(copy.record), "")
                 self.connection.execute("DELETE FROM copy WHERE message = ? AND number = ?", (message, copy.number))
-        if OPEN.isdisjoint(copy.state for copy in left):
+        if not any(_may_be_open(copy.state) for copy in left):
             self.connection.execute("DELETE FROM content WHERE message = ?", (message,))
-        with suppress(DamagedMessageError):  # which stays damaged
+        with suppress(DamagedMessageError, UnicodeDecodeError):  # which stays damaged
             row = read_message(self.connection.execute(_SELECT_MESSAGE, (message,)).fetchone() or ())
             row = with_copies(row, len(left))
             self.connection.execute(
@@ -379,11 +378,16 @@ def _by_first(rows: object) -> Iterator[tuple[int, Sequence[object]]]:
 
 
 def _unchanged(_: int, _record: CopyRecord) -> None:
-    """For what is found where it does not belong, in a damaged file."""
+    """For what is found where it does not belong."""
 
 
 def _members(copies: Iterable[Changing]) -> Members:
-    return tuple([(copy.lot, copy.state) for copy in copies])
+    return counted((copy.lot, copy.state) for copy in copies)
+
+
+def _may_be_open(state: str) -> bool:
+    """Whether a copy is open, or so damaged that nobody knows."""
+    return state in OPEN or state not in STATES
 
 
 def _into_state(record: CopyRecord, those: Collection[CopyState], state: CopyState, at: int) -> CopyRecord | None:
