@@ -56,8 +56,6 @@ _QUOTED_PAIR = re.compile(r"\\(.)")
 _NEEDS_ESCAPE = re.compile(r'(["\\])')
 _ASCII_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 
-_FORBIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})  # Cf holds the bidi controls
-
 _PHONE_PUNCTUATION = re.compile(r"[ \t\u00a0().\-/\u2010-\u2015]")
 _PHONE = re.compile(r"\+[1-9][0-9]{6,14}").fullmatch  # ITU-T E.164: at most 15 digits
 _DIGITS = re.compile(r"[0-9]+").fullmatch
@@ -240,7 +238,6 @@ def _normalise_identifier(identifier: str) -> str:
 
 
 def _refuse_controls(text: str, what: str) -> None:
-    if text.isascii() and text.isprintable():
-        return
-    if any(unicodedata.category(character) in _FORBIDDEN_CATEGORIES for character in text):
+    """Refuse what nobody sees or can tell apart: controls, text direction, spaces other than the plain one."""
+    if not text.isprintable():
         raise AddressError(f"{what} has control, invisible or text-direction characters")

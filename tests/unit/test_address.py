@@ -1,7 +1,7 @@
 """The normaliser and subject keys: both sides of every look-up agree, and what is no address is refused."""
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from filter.address import SubjectKeyer, normalise, wide
@@ -119,6 +119,7 @@ def test_letter_case_never_matters(address):
 
 
 @given(st.text(max_size=40), st.sampled_from(list(Channel)))
+@example("0\u16800", Channel.PUSH)
 def test_any_text_is_normalised_or_refused(text, channel):
     """No text raises anything but AddressError, and what comes out has no controls."""
     try:
