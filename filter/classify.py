@@ -22,14 +22,14 @@ segment amounts to depends on its text, kind and channel only, and is remembered
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Final, NamedTuple
 
 from .classification import Classification, Evidence, claimed_label
-from .findings import MEMORY, NOTHING, Finder, Finding, Judgement
+from .findings import MEMORY, MOST_EXCUSES, NOTHING, Finder, Finding, Judgement
 from .labels import Channel, Label, SegmentKind, SegmentLabel
 from .language import Language, language_of
-from .learned import Head, Sentence, Summary, summary_of
+from .learned import Head, Reading, Sentence, reading_of, top_of
 from .message import UNREAD, DefectCode, Message
 from .rules import Hit, RuleSet
 from .segments import kinds_of, texts_of
@@ -81,7 +81,7 @@ class Classifier:
         promotion, ask = evidence.promotion, evidence.ask
         if opinion.formed:
             heard = max(opinion.of(Head.PROMOTION), max(promotion, ask) - opinion.doubt)
-            asks = heard >= weights.threshold and opinion.of(Head.ASK) >= weights.threshold
+            asks = heard >= weights.threshold and opinion.does(Head.ASK)
             promotion, ask = (0.0, heard) if asks else (heard, 0.0)
         # Service mail has such headers too: they support what rules found, and nothing that was only learned.
         support = _support(message, weights.support) if evidence.promotion or evidence.ask else ()
@@ -90,7 +90,7 @@ class Classifier:
             ask += supported
         else:
             promotion += supported
-        label = self._label(promotion, ask, opinion)
+        label = self._label(message, promotion, ask, opinion)
         return Classification(
             message=message,
             label=label,
@@ -102,13 +102,15 @@ class Classifier:
             rules=self.rules,
         )
 
-    def _label(self, promotion: float, ask: float, opinion: "_Opinion") -> Label:
+    def _label(self, message: Message, promotion: float, ask: float, opinion: "_Opinion") -> Label:
         threshold = self.rules.weights.threshold
         if promotion >= threshold:
-            return Label.MIXED if opinion.serves() else Label.MARKETING
+            # Of a language that was not learned, nothing but chance says that it serves.
+            serves = opinion.serves() and (opinion.by_rules(Head.SERVICE) >= threshold or _language_known(message))
+            return Label.MIXED if serves else Label.MARKETING
         if ask >= threshold:
             return Label.RE_PERMISSION
-        return Label.SURVEY if opinion.of(Head.SURVEY) >= threshold else Label.SERVICE
+        return Label.SURVEY if opinion.does(Head.SURVEY) else Label.SERVICE
 
     def _evidence_of(self, judged: Iterable[Judgement]) -> _Sums:
         """What the rules argue for in the whole message."""
@@ -121,12 +123,14 @@ class Classifier:
             service=sum(j.service for j in judgements),
         )
 
-    def reading(self, message: Message) -> dict[Head, tuple[Summary, float]]:
-        """What opinions of a message are formed from: its sentences and the rules' evidence, by head."""
+    def reading(self, message: Message) -> tuple[Reading, dict[Head, float]] | None:
+        """What opinions of a message are formed from: its sentences, and the rules' evidence by head; None: no word of
+        it is known.
+        """
         findings = self._finder.find(texts_of(message.segments))
         evidence = self._evidence_of(self._judgements(message, findings).values())
         opinion = _Opinion(self.rules, _read_in(message, findings), evidence)
-        return {head: opinion.formed_from(head) for head in Head} if opinion.formed else {}
+        return (opinion.reading, {head: opinion.by_rules(head) for head in Head}) if opinion.formed else None
 
     def _promotion(self, judgements: Iterable[Judgement]) -> float:
         """The strongest segment, or what weak segments add up to."""
@@ -181,11 +185,12 @@ class Classifier:
     def _unexcused(self, hits: tuple[Hit, ...], text: bytes) -> float:
         """Promotion of a sentence with innocent phrases: each of them excuses the words that it covers, by its weight.
 
-        A rule with several matches counts with the one that is excused least.
+        A rule with several matches counts with the one that is excused least. More excuses than anybody makes are none.
         """
-        innocent = [
-            span for hit in hits if self._argues(hit) is SegmentLabel.NEUTRAL for span in self._spans(hit, text)
-        ]
+        excuses = (hit for hit in hits if self._argues(hit) is SegmentLabel.NEUTRAL)
+        innocent = list(islice((span for hit in excuses for span in self._spans(hit, text)), MOST_EXCUSES + 1))
+        if len(innocent) > MOST_EXCUSES:
+            innocent = []
         left: dict[int, float] = {}
         for hit in hits:
             if self._argues(hit) is SegmentLabel.MARKETING:
@@ -222,51 +227,55 @@ class _Opinion:
     """
 
     def __init__(self, rules: RuleSet, sentences: Sequence[Sentence], evidence: _Sums) -> None:
-        self._rules, self._sentences, self._evidence = rules, sentences, evidence
+        self._rules, self._evidence = rules, evidence
+        self._sentences = len(sentences)
+        self.reading: Reading = reading_of(sentences) if sentences else ()
 
     @property
     def doubt(self) -> float:
         """How much it may take off the evidence of rules: the more it has read, the more, up to a bound."""
         weights = self._rules.weights
-        return min(weights.learned_doubt * len(self._sentences), weights.learned_doubt_cap)
+        return min(weights.learned_doubt * self._sentences, weights.learned_doubt_cap)
 
     @property
     def formed(self) -> bool:
         """Whether there is a sentence to form it from."""
-        return bool(self._sentences)
+        return self._sentences > 0
 
     def of(self, head: Head) -> float:
         """Evidence for a head."""
         if not self._sentences:
-            return self._by_rules(head)
-        return self._rules.weights.evidence(self._rules.learned.log_odds(head, *self.formed_from(head)))
+            return self.by_rules(head)
+        learned = self._rules.learned
+        against = self._rules.weights.learned_against if head is Head.PROMOTION else math.inf
+        return self._rules.weights.evidence(learned.log_odds(head, self.reading, self.by_rules(head), against))
+
+    def does(self, head: Head) -> bool:
+        """Whether the message asks for consent, or for an opinion: a sentence, or a rule, must hint at it at least."""
+        weights, found = self._rules.weights, self._evidence
+        by_rules = found.ask if head is Head.ASK else found.survey
+        hinted = by_rules > 0 or (self.formed and top_of(self.reading, head) > -weights.learned_hint)
+        return hinted and self.of(head) >= weights.threshold
 
     def serves(self) -> bool:
         """Whether promotional mail has a service purpose too: a rule says so and what was learned is not sure of the
-        opposite, or what was learned is surer than that.
+        opposite, for which it must have read the more the less it is sure; or what was learned is surer than that.
         """
         weights = self._rules.weights
         by_rules = self._evidence.service >= weights.threshold
         if not self._sentences:
             return by_rules
         beyond = self.of(Head.SERVICE) - weights.threshold
-        return beyond >= weights.learned_surer or (by_rules and beyond >= -weights.learned_sure)
+        return beyond >= weights.learned_surer or (by_rules and beyond >= -weights.learned_sure / self._sentences)
 
-    def formed_from(self, head: Head) -> tuple[Summary, float]:
-        """The message's sentences and the rules' evidence, for a head."""
-        place = _PLACE[head]
-        return summary_of([one[place] for one in self._sentences]), self._by_rules(head)
-
-    def _by_rules(self, head: Head) -> float:
+    def by_rules(self, head: Head) -> float:
+        """The rules' evidence for a head."""
         found = self._evidence
         if head is Head.PROMOTION:
             return max(found.promotion, found.ask)
         if head is Head.ASK:
             return found.ask - found.promotion
         return found.survey if head is Head.SURVEY else found.service
-
-
-_PLACE: Final = {head: place for place, head in enumerate(Head)}
 
 
 def _read_in(message: Message, findings: Sequence[Finding]) -> list[Sentence]:
@@ -283,9 +292,11 @@ def _read_in(message: Message, findings: Sequence[Finding]) -> list[Sentence]:
 def _unread(message: Message, label: Label) -> tuple[DefectCode, ...]:
     """What nobody judged. The language of promotional mail is no question: rules have read it."""
     codes = tuple(defect.code for defect in message.defects if defect.code in UNREAD)
-    if label.promotional or language_of(texts_of(message.segments)) is not Language.UNKNOWN:
-        return codes
-    return (*codes, DefectCode.LANGUAGE_UNKNOWN)
+    return codes if label.promotional or _language_known(message) else (*codes, DefectCode.LANGUAGE_UNKNOWN)
+
+
+def _language_known(message: Message) -> bool:
+    return language_of(texts_of(message.segments)) is not Language.UNKNOWN
 
 
 def _line_of(hit: Hit) -> int:

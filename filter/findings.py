@@ -6,7 +6,7 @@ but for that; raises nothing.
 """
 
 from collections.abc import Sequence
-from itertools import groupby, repeat
+from itertools import groupby, islice, repeat
 from typing import Final, NamedTuple
 
 from .labels import Channel, SegmentKind, SegmentLabel
@@ -20,12 +20,14 @@ MEMORY: Final = 8 << 20
 _LONGEST_MESSAGE: Final = 20_000
 """Characters of a message that may use what is remembered. The bounds on work in `sheet` are those of a whole message,
 and so short a one meets none of them."""
+MOST_EXCUSES: Final = 20
+"""Innocent phrases of one sentence that excuse anything: a sentence with more is written to hide something."""
 _OPENING: Final = OPENING.encode()
 _BETWEEN: Final = BETWEEN.encode()
 # Octets of a finding, of a match in it and of a sentence, with what is worked out from them; rounded up.
 _FINDING: Final = 700
 _HIT: Final = 1_000
-_SENTENCE: Final = 300
+_SENTENCE: Final = 450
 
 
 class Judgement(NamedTuple):
@@ -80,19 +82,24 @@ class Finder:
     def find(self, texts: Sequence[str]) -> list[Finding]:
         """What matches in each text of a message."""
         if sum(map(len, texts)) > _LONGEST_MESSAGE:
-            return self._look_for(texts)
+            found_in = self._look_for_each(texts)
+            return [found_in[text] for text in texts]
         known = self._memory.recall(texts)
         found = [finding or NOTHING for finding in known]
         figures = self._passed_over
         missing = [i for i, finding in enumerate(known) if finding is None and texts[i].strip(figures)]
         if missing:
-            new = list(dict.fromkeys([texts[i] for i in missing]))
-            learned = dict(zip(new, self._look_for(new), strict=True))
+            found_in = self._look_for_each([texts[i] for i in missing])
             for i in missing:
-                found[i] = learned[texts[i]]
-            for text, finding in learned.items():
+                found[i] = found_in[texts[i]]
+            for text, finding in found_in.items():
                 self._memory.keep(text, finding)
         return found
+
+    def _look_for_each(self, texts: Sequence[str]) -> dict[str, Finding]:
+        """What matches in these texts, each looked at once."""
+        different = list(dict.fromkeys(texts))
+        return dict(zip(different, self._look_for(different), strict=True))
 
     def _look_for(self, texts: Sequence[str]) -> list[Finding]:
         text = sheet(texts).encode("utf-8", "replace").lower()
@@ -115,21 +122,26 @@ class Finder:
 
     def _excused(self, sentences: tuple[Sentence, ...], hits: tuple[Hit, ...], text: bytes) -> tuple[Sentence, ...]:
         """The sentences of a segment's sheet, without the promotion of words that an innocent phrase covers."""
-        innocent = [hit for hit in hits if hit.pattern in self._innocent]
-        return tuple(self._without(one, innocent, text) for one in sentences) if innocent else sentences
+        innocent: dict[int, list[Hit]] = {}
+        for hit in hits:
+            if hit.pattern in self._innocent:
+                innocent.setdefault(hit.start, []).append(hit)
+        if not innocent:
+            return sentences
+        return tuple([self._without(one, innocent.get(one.start, ()), text) for one in sentences])
 
     def _without(self, sentence: Sentence, innocent: Sequence[Hit], text: bytes) -> Sentence:
-        spans = [
+        matches = (
             match.span()
             for hit in innocent
-            if hit.start == sentence.start
             for match in self._rules.patterns[hit.pattern].exact.finditer(text, hit.start, hit.end + 2)
-        ]
-        if not spans:
+        )
+        spans = list(islice(matches, MOST_EXCUSES + 1))
+        if not spans or len(spans) > MOST_EXCUSES:
             return sentence
         terms = self._rules.learned.terms(text, sentence, Head.PROMOTION)
         covered = [one.weight for one in terms if any(one.start < end and start < one.end for start, end in spans)]
-        return sentence._replace(promotion=sentence.promotion - sum(weight for weight in covered if weight > 0))
+        return sentence.less(sum(weight for weight in covered if weight > 0))
 
 
 def _segment_of(hit: Hit) -> int:

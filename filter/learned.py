@@ -3,20 +3,21 @@
 A sentence is a line of a `sheet`. Its log-odds for a head (that it promotes, asks for consent, asks for an opinion,
 serves) are a bias and the weights of its words and of its pairs of neighbouring words: nothing else, so that every
 figure can be taken apart again (`Learned.terms`). A word that nothing was learned of counts by its first letters
-(`renov*`), figures by their shape (`20%` is the word `00%`), and each term of a long sentence a little less. Weights
-are data, fitted by `consentry train` from the messages and sentences in `tests/data`, and versioned with the rules.
+(`renov*`), figures by their shape (`20%` is the word `00%`), and each term of a long sentence a little less.
+An opinion on a message weighs, for each head, what its sentences say for every head (a request for an opinion is no
+promotion, however friendly) and what the rules found. Weights are data, fitted by `consentry train` from the messages
+and sentences in `tests/data`, and versioned with the rules; `learned_file` reads them.
 
-`parse_learned` raises RuleError with every problem; nothing else raises. Pure; linear in the text.
+Pure; raises nothing; linear in the text.
 """
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
-from itertools import chain, pairwise
-from typing import Any, Final, NamedTuple
+from itertools import pairwise
+from typing import Final, NamedTuple, Self
 
-from .errors import Problem, RuleError
 from .sheet import OPENING
 
 
@@ -30,14 +31,26 @@ class Head(StrEnum):
 
 
 class Sentence(NamedTuple):
-    """Log-odds of one sentence by head, and where it stands (octets of the segment's own sheet)."""
+    """Log-odds of one sentence by head; its words, each times the probability of that head, and their number (at most
+    `MOST_WORDS`); and where it stands (octets of the segment's own sheet).
+    """
 
     promotion: float
     ask: float
     survey: float
     service: float
+    promoting: float
+    asking: float
+    surveying: float
+    serving: float
+    words: int
     start: int
     end: int
+
+    def less(self, promotion: float) -> Self:
+        """The same sentence with so much less promotion."""
+        left = self.promotion - promotion
+        return self._replace(promotion=left, promoting=self.words * _probability(left))
 
 
 class Term(NamedTuple):
@@ -48,34 +61,29 @@ class Term(NamedTuple):
     end: int
 
 
+Reading = tuple[float, ...]
+"""What the sentences of a message amount to: for each head, in order, the log-odds of the strongest sentence, the mean
+of those of the next two, and the share of the words that stand in such sentences; then the logarithm of their
+number."""
+READ: Final = ("top", "next", "share")
+"""The names of what is read for each head."""
+
+
 class Opinion(NamedTuple):
-    """How a message's sentences add up for one head: the weights of the strongest sentence, of the mean of the next
-    two, of the share of such sentences, of the logarithm of their number, of the rules' evidence; and a bias.
+    """How a message's sentences add up for one head: the weights of its `Reading`, one each; of the rules' evidence;
+    and a bias.
     """
 
-    top: float
-    next: float
-    share: float
-    length: float
+    reading: Reading
     rules: float
     bias: float
 
 
-class Summary(NamedTuple):
-    """What the sentences of a message amount to for one head: the three highest log-odds, highest first,
-    the sum of all their probabilities, and their number.
-    """
-
-    highest: tuple[float, ...]
-    total: float
-    sentences: int
-
-
+MOST_WORDS: Final = 20
+"""A longer sentence has no larger share of its message, or one without full stops would have it all."""
 LOWEST: Final = -5.0
 """Log-odds of a sentence that is not there, and the least that one counts; the highest is its opposite."""
 _HIGHEST: Final = 3
-_MOST: Final = 20.0
-"""No weight in a file may be larger."""
 _HEADS: Final = tuple(Head)
 _MARKS: Final = (b"!", b"?")
 _OPENING: Final = OPENING.encode()
@@ -86,6 +94,9 @@ _Entry = tuple[complex, complex, dict[bytes, _Pair]]
 _UNKNOWN: Final[_Entry] = (0j, 0j, _NO_PAIRS)
 _BEGINNING: Final = 5
 _STAR: Final = b"*"
+_WORDS: Final = Sentence._fields.index("words")
+_ABSENT: Final = (LOWEST, LOWEST, 0.0) * len(_HEADS)
+"""What is read for heads that no sentence has anything of."""
 _USUAL_WORDS: Final = 8
 """A longer sentence has more terms to be wrong about; each counts less there."""
 
@@ -127,9 +138,11 @@ class Learned:
             else:
                 promoting, serving = _paired(weights)
             self._words[first] = (promoting, serving, seconds)
+        stars = [word for word in self._words if word.endswith(_STAR)]
+        self._beginnings = {word.removesuffix(_STAR): self._words.pop(word) for word in stars}
 
     def __bool__(self) -> bool:
-        return bool(self._words)
+        return bool(self._words or self._beginnings)
 
     def read(self, sheet: bytes) -> list[tuple[Sentence, ...]]:
         """The sentences of each segment of a sheet in lower case, in order, without those that have no word known."""
@@ -147,13 +160,13 @@ class Learned:
     def _sentence(self, line: bytes, words: Sequence[bytes], start: int) -> Sentence | None:
         promoting = serving = 0j
         seconds = _NO_PAIRS
-        get = self._words.get
+        get, beginning = self._words.get, self._beginnings.get
         for word in words:
             if word in seconds:
                 pair = seconds[word]
                 promoting += pair[0]
                 serving += pair[1]
-            entry = get(word) or self._beginning(word)
+            entry = get(word) or (beginning(word[:_BEGINNING], _UNKNOWN) if len(word) > _BEGINNING else _UNKNOWN)
             if entry is _UNKNOWN:
                 seconds = _NO_PAIRS
             else:
@@ -169,18 +182,18 @@ class Learned:
                 serving += more[1]
         promotion, ask, survey, service = self._bias
         damped = damping(len(words))
-        return Sentence(
-            promotion + damped * promoting.real,
-            ask + damped * promoting.imag,
-            survey + damped * serving.real,
-            service + damped * serving.imag,
-            start,
-            start + len(line),
-        )
+        number = min(len(words), MOST_WORDS)
+        promotion += damped * promoting.real
+        ask += damped * promoting.imag
+        survey += damped * serving.real
+        service += damped * serving.imag
+        probable = (number * _probability(promotion), number * _probability(ask))
+        others = (number * _probability(survey), number * _probability(service))
+        return Sentence(promotion, ask, survey, service, *probable, *others, number, start, start + len(line))
 
     def _beginning(self, word: bytes) -> _Entry:
         """What is known of an unknown word by its first letters."""
-        return self._words.get(word[:_BEGINNING] + _STAR, _UNKNOWN) if len(word) > _BEGINNING else _UNKNOWN
+        return self._beginnings.get(word[:_BEGINNING], _UNKNOWN) if len(word) > _BEGINNING else _UNKNOWN
 
     def terms(self, text: bytes, sentence: Sentence, head: Head) -> list[Term]:
         """The words and pairs of a sentence of this sheet that weigh for or against a head, in order."""
@@ -202,31 +215,52 @@ class Learned:
         terms = (Term(damped * _apart(pair)[place], start, end) for pair, start, end in found)
         return [term for term in terms if term.weight]
 
-    def log_odds(self, head: Head, summary: Summary, rules: float) -> float:
-        """The message's log-odds for a head, from its sentences and from the rules' evidence."""
-        opinion = self.opinions[head]
-        return opinion.bias + sum(
-            weight * given for weight, given in zip(opinion, inputs_of(summary, rules), strict=False)
-        )
+    def log_odds(self, head: Head, reading: Reading, rules: float, against: float = math.inf) -> float:
+        """The message's log-odds for a head, from its sentences and from the rules' evidence (`weigh`)."""
+        return weigh(self.opinions[head], head, reading, rules, against)
+
+
+def weigh(opinion: Opinion, head: Head, reading: Reading, rules: float, against: float = math.inf) -> float:
+    """Log-odds for a head by an opinion. What is read for other heads takes at most `against` off: sentences that do
+    something else must not talk away those that are there.
+    """
+    weighed = [weight * value for weight, value in zip(opinion.reading, reading, strict=True)]
+    start = len(READ) * _HEADS.index(head)
+    own, length = weighed[start : start + len(READ)], weighed[-1]
+    others = weighed[:start] + weighed[start + len(READ) : -1]
+    absent = [weight * value for weight, value in zip(opinion.reading, _ABSENT, strict=False)]
+    nothing = sum(absent[:start] + absent[start + len(READ) :])
+    most = nothing + max(sum(others) - nothing, -against)
+    return opinion.bias + opinion.rules * rules + sum(own) + most + length
 
 
 NOTHING_LEARNED: Final = Learned("none", {}, {}, {})
 """Rules judge alone."""
 
 
-def summary_of(log_odds: Iterable[float]) -> Summary:
-    """What some sentences amount to for a head."""
-    values = [value if LOWEST < value < -LOWEST else math.copysign(LOWEST, value) for value in log_odds]
-    values.sort(reverse=True)
-    total = sum([1 / (1 + math.exp(-value)) for value in values])
-    return Summary(tuple(values[:_HIGHEST]), total, len(values))
+def reading_of(sentences: Sequence[Sentence]) -> Reading:
+    """What the sentences of a message, at least one, amount to."""
+    columns = tuple(zip(*sentences, strict=True))
+    words = sum(columns[_WORDS])
+    reading: list[float] = []
+    for place in range(len(_HEADS)):
+        top, *others = map(_bounded, sorted(columns[place], reverse=True)[:_HIGHEST])
+        others += [LOWEST] * (_HIGHEST - 1 - len(others))
+        reading += (top, sum(others) / len(others), sum(columns[len(_HEADS) + place]) / words)
+    return (*reading, math.log1p(len(sentences)))
 
 
-def inputs_of(summary: Summary, rules: float) -> tuple[float, float, float, float, float]:
-    """What an `Opinion` weighs, in the order of its fields: see there."""
-    top, *others = (*summary.highest, *(LOWEST,) * _HIGHEST)[:_HIGHEST]
-    share = summary.total / summary.sentences if summary.sentences else 0.0
-    return top, sum(others) / len(others), share, math.log1p(summary.sentences), rules
+def top_of(reading: Reading, head: Head) -> float:
+    """The log-odds of the strongest sentence for a head."""
+    return reading[len(READ) * _HEADS.index(head)]
+
+
+def _bounded(log_odds: float) -> float:
+    return log_odds if LOWEST < log_odds < -LOWEST else math.copysign(LOWEST, log_odds)
+
+
+def _probability(log_odds: float) -> float:
+    return 1 / (1 + math.exp(-_bounded(log_odds)))
 
 
 def words_in(text: str) -> int:
@@ -273,44 +307,6 @@ def _apart(pair: _Pair) -> tuple[float, float, float, float]:
     return pair[0].real, pair[0].imag, pair[1].real, pair[1].imag
 
 
-_FIELDS: Final = frozenset({"bias", "messages", "words"})
-
-
-def parse_learned(name: str, document: Any, version: str) -> Learned:
-    """Read learned weights (bias by head, `messages` by head, words with a weight for each head); raises RuleError."""
-    problems: list[Problem] = []
-    if not isinstance(document, dict) or set(document) != _FIELDS:
-        problem = Problem(name, "", f"an object with the fields {', '.join(sorted(_FIELDS))}, and no others")
-        raise RuleError("the learned weights cannot be used", [problem])
-    bias = _by_head(f"{name}: bias", document["bias"], problems)
-    opinions = {
-        head: _opinion(f"{name}: messages.{head}", value, problems)
-        for head, value in _by_head(f"{name}: messages", document["messages"], problems).items()
-    }
-    words = document["words"]
-    if not isinstance(words, dict):
-        problems.append(Problem(f"{name}: words", "", "an object of words, each with its weights"))
-        words = {}
-    if not _are_fit(words):
-        problems += [
-            Problem(
-                f"{name}: words",
-                repr(word),
-                f"one or two words with a letter, and {len(_HEADS)} weights of at most {_MOST:g}",
-            )
-            for word, weights in words.items()
-            if not is_term(word) or not _are_weights(weights, len(_HEADS))
-        ]
-    problems += [
-        Problem(f"{name}: bias.{head}", repr(value), f"a number from -{_MOST:g} to {_MOST:g}")
-        for head, value in bias.items()
-        if not _are_weights([value], 1)
-    ]
-    if problems:
-        raise RuleError("the learned weights cannot be used", problems)
-    return Learned(version, bias, words, opinions)
-
-
 _WORD: Final = r"(?:[a-z0%$]|[^\x00-\x7f\s])+"
 # Fast, for every word of the file is looked at at each start.
 _TERM: Final = re.compile(rf"[!?]|(?=.*[^\W\d_])(?:{_WORD}(?: {_WORD})?|{_WORD}\*)")
@@ -323,38 +319,3 @@ def is_term(text: str) -> bool:
     Texts of figures only are passed over unread (`findings`).
     """
     return _TERM.fullmatch(text) is not None
-
-
-def _are_fit(words: Mapping[str, Any]) -> bool:
-    """Whether every word and its weights are fit, without telling which is not: in a third of the time."""
-    if not all(map(_TERM.fullmatch, words)) or not set(map(type, words.values())) <= {list}:
-        return False
-    numbers = list(chain.from_iterable(words.values()))
-    return (
-        set(map(len, words.values())) <= {len(_HEADS)}
-        and set(map(type, numbers)) <= {int, float}
-        and all(map(_MOST.__ge__, map(abs, numbers)))
-    )
-
-
-def _by_head(place: str, given: Any, problems: list[Problem]) -> dict[Head, Any]:
-    if not isinstance(given, dict) or set(given) != set(Head):
-        problems.append(Problem(place, "", f"an object with {', '.join(Head)}"))
-        return {}
-    return {Head(head): value for head, value in given.items()}
-
-
-def _opinion(place: str, given: Any, problems: list[Problem]) -> Opinion:
-    fields = Opinion._fields
-    if not isinstance(given, dict) or set(given) != set(fields) or not _are_weights(list(given.values()), len(fields)):
-        problems.append(Problem(place, "", f"numbers of at most {_MOST:g} for {', '.join(fields)}"))
-        return Opinion(*(0.0 for _ in fields))
-    return Opinion(**given)
-
-
-def _are_weights(given: Any, count: int) -> bool:
-    return (
-        isinstance(given, list)
-        and len(given) == count
-        and all(isinstance(one, int | float) and not isinstance(one, bool) and abs(one) <= _MOST for one in given)
-    )

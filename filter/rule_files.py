@@ -19,7 +19,8 @@ import hyperscan
 import orjson
 
 from .errors import Problem, RuleError
-from .learned import NOTHING_LEARNED, Learned, parse_learned
+from .learned import NOTHING_LEARNED, Learned
+from .learned_file import parse_learned
 from .resources import config_dir
 from .rules import Rule, RuleSet, compile_rules, database_key, expressions_of, parse_rules
 from .weights import Weights, parse_weights

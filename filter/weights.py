@@ -21,7 +21,9 @@ _WEIGHT_LIMITS: Final = {
     "support_cap": 2.0,
     "learned_doubt": 1.0,
     "learned_doubt_cap": 6.0,
-    "learned_sure": 6.0,
+    "learned_against": 20.0,
+    "learned_hint": 5.0,
+    "learned_sure": 100.0,
     "learned_surer": 6.0,
     "slope": 20.0,
     "intercept": -50.0,
@@ -34,8 +36,11 @@ class Weights:
 
     `rules` overrides a rule's own weight. A segment is promotional from `threshold` on; `score` of a message is
     1 / (1 + exp(-(slope * evidence + intercept))). What was learned takes at most `learned_doubt` for each sentence,
-    and `learned_doubt_cap` in all, off the rules' evidence. Promotion is mixed when what was learned is above the
-    threshold by `learned_surer`, or rules show a service and what was learned is not below it by `learned_sure`.
+    and `learned_doubt_cap` in all, off the rules' evidence; sentences that do something else take at most
+    `learned_against` off promotion (log-odds). A message asks for consent, or an opinion, only if the log-odds of some
+    sentence for that are above minus `learned_hint`, or a rule found it. Promotion is mixed when what was learned is
+    above the threshold by `learned_surer`, or rules show a service and what was learned is not below it by
+    `learned_sure` divided by the number of sentences read.
     """
 
     version: str = "built-in"
@@ -45,8 +50,10 @@ class Weights:
     support_cap: float = 0.9
     learned_doubt: float = 0.1
     learned_doubt_cap: float = 1.0
-    learned_sure: float = 3.5
-    learned_surer: float = 1.0
+    learned_against: float = 3.0
+    learned_hint: float = 2.0
+    learned_sure: float = 20.0
+    learned_surer: float = 0.25
     slope: float = 1.75
     intercept: float = -3.5
     kinds: Mapping[SegmentKind, float] = field(

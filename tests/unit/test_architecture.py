@@ -45,6 +45,7 @@ CORE = (
     "weights",
     "language",
     "learned",
+    "learned_file",
     "rules",
     "memory",
     "campaign_words",

@@ -9,21 +9,21 @@ from hypothesis import strategies as st
 from filter.errors import RuleError
 from filter.learned import (
     LOWEST,
+    MOST_WORDS,
     NOTHING_LEARNED,
+    READ,
     Head,
     Learned,
     Opinion,
     Sentence,
-    Summary,
     beginning_of,
     damping,
-    inputs_of,
     is_term,
-    parse_learned,
-    summary_of,
+    reading_of,
     terms_of,
     words_in,
 )
+from filter.learned_file import parse_learned
 from filter.sheet import sheet
 
 WORDS = {
@@ -36,9 +36,10 @@ WORDS = {
 }
 BIAS = dict(zip(Head, (-1.0, -4.0, -3.0, 0.5), strict=True))
 LEARNED = Learned("test", BIAS, WORDS, {})
+OPINION = {**{head: dict.fromkeys(READ, 0.0) for head in Head}, "length": 0.0, "rules": 0.0, "bias": 0.0}
 GOOD = {
     "bias": dict.fromkeys(Head, 0.0),
-    "messages": dict.fromkeys(Head, dict.fromkeys(Opinion._fields, 0.0)),
+    "messages": dict.fromkeys(Head, OPINION),
     "words": {"treat": [1.0, 0.0, 0.0, 0.0]},
 }
 
@@ -112,20 +113,58 @@ def test_what_is_shown_adds_up(words: list[str]) -> None:
             assert total == pytest.approx(sentence[place])
 
 
-@given(st.lists(st.floats(-50, 50), max_size=20))
-def test_a_summary_keeps_the_highest_and_the_share(values: list[float]) -> None:
-    """Nothing counts beyond the limits, and the sum of probabilities lies between none and all."""
-    summary = summary_of(values)
-    assert list(summary.highest) == sorted((min(max(v, LOWEST), -LOWEST) for v in values), reverse=True)[:3]
-    assert 0 <= summary.total <= summary.sentences == len(values)
+def sentence(*log_odds: float, words: int = 1) -> Sentence:
+    """A sentence of which this is known for each head."""
+    probable = (words / (1 + math.exp(-min(max(value, LOWEST), -LOWEST))) for value in log_odds)
+    return Sentence(*log_odds, *probable, words, 0, 0)
+
+
+SENTENCES = st.lists(st.builds(sentence, *[st.floats(-50, 50)] * 4, words=st.integers(1, 60)), min_size=1, max_size=20)
+
+
+@given(SENTENCES)
+def test_a_reading_has_the_highest_and_the_share(sentences: list[Sentence]) -> None:
+    """For each head the strongest, the mean of the next two and a share of the words; nothing counts beyond limits."""
+    *reading, length = reading_of(sentences)
+    assert length == math.log1p(len(sentences))
+    for place in range(4):
+        top, following, share = reading[3 * place : 3 * place + 3]
+        bounded = sorted((min(max(one[place], LOWEST), -LOWEST) for one in sentences), reverse=True)
+        assert top == bounded[0]
+        assert following == pytest.approx(sum([*bounded[1:3], LOWEST, LOWEST][:2]) / 2)
+        probable = [one.words / (1 + math.exp(-min(max(one[place], LOWEST), -LOWEST))) for one in sentences]
+        assert share == pytest.approx(sum(probable) / sum(one.words for one in sentences))
+
+
+@given(SENTENCES)
+def test_a_reading_does_not_hang_on_the_order(sentences: list[Sentence]) -> None:
+    """Where a sentence stands in a message makes no difference."""
+    assert reading_of(sentences[::-1]) == pytest.approx(reading_of(sentences))
+
+
+def test_long_sentences_have_a_larger_share() -> None:
+    """A promotion in ten words among ten that serve is half of the message."""
+    reading = reading_of([sentence(9.0, -9.0, -9.0, -9.0, words=10), *[sentence(-9.0, -9.0, -9.0, 9.0, words=5)] * 2])
+    assert reading[2] == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_sentence_without_end_has_no_larger_share() -> None:
+    """However many words stand before its full stop, it counts as twenty."""
+    assert read("treat " * 300)[0][0].words == read("treat " * 20)[0][0].words == MOST_WORDS == 20
 
 
 def test_an_opinion_weighs_sentences_and_rules() -> None:
-    """The message's log-odds are the weighted sum of the strongest, the next, the share, the length and the rules."""
-    learned = Learned("test", BIAS, WORDS, {Head.ASK: Opinion(1.0, 10.0, 100.0, 1000.0, 10000.0, 0.5)})
-    summary = Summary((3.0, 1.0, 0.0), 2.0, 4)
-    assert inputs_of(summary, 2.0) == (3.0, 0.5, 0.5, math.log(5), 2.0)
-    assert learned.log_odds(Head.ASK, summary, 2.0) == pytest.approx(3 + 5 + 50 + 1000 * math.log(5) + 20000 + 0.5)
+    """The message's log-odds are the weighted sum of what is read for every head, of the length and of the rules."""
+    opinion = Opinion((1.0, 10.0, 100.0, *[0.0] * 3, -1.0, *[0.0] * 5, 1000.0), 10000.0, 0.5)
+    learned = Learned("test", BIAS, WORDS, {Head.ASK: opinion})
+    reading = (3.0, 0.5, 0.25, *[9.0] * 3, 4.0, *[9.0] * 5, math.log(5))
+    assert learned.log_odds(Head.ASK, reading, 2.0) == pytest.approx(3 + 5 + 25 - 4 + 1000 * math.log(5) + 20000 + 0.5)
+
+
+def test_less_promotion_is_less_of_the_share() -> None:
+    """What an innocent phrase takes off a sentence goes from its log-odds and from what it adds to the share."""
+    less = sentence(3.0, 0.0, 0.0, 0.0, words=6).less(3.0)
+    assert (less.promotion, less.promoting, less.words) == (0.0, 3.0, 6)
 
 
 def test_without_words_nothing_is_read() -> None:
@@ -161,8 +200,16 @@ def test_other_texts_are_no_terms(text: str) -> None:
         ({"bias": dict.fromkeys(Head, "0")}, "bias.promotion: '0': a number from -20 to 20"),
         ({"messages": {}}, "messages: an object with promotion, ask, survey, service"),
         (
-            {"messages": {head: {"top": 1.0} for head in Head}},
-            "messages.promotion: numbers of at most 20 for top",
+            {"messages": {head: {"promotion": {"top": 1.0}} for head in Head}},
+            "messages.promotion: an object with promotion, ask, survey, service, length, rules, bias",
+        ),
+        (
+            {"messages": {head: {**OPINION, "ask": {"top": 1.0}} for head in Head}},
+            "messages.promotion.ask: numbers of at most 20 for top, next, share",
+        ),
+        (
+            {"messages": {head: {**OPINION, "bias": 21} for head in Head}},
+            "messages.promotion: numbers of at most 20 for length, rules, bias",
         ),
         ({"words": []}, "words: an object of words, each with its weights"),
         ({"words": {"00%": [1.0, 0.0, 0.0, 0.0]}}, "words: '00%': one or two words with a letter"),
