@@ -182,14 +182,15 @@ class HoldDatabase:
         """The copies of these messages and where they are, by message."""
         try:
             return self._changing(_SELECT_CHANGING, messages)
-        except UnicodeDecodeError:
+        except UnicodeDecodeError:  # in a row that is damaged
             return self._changing(_SELECT_DAMAGED, messages)
 
     def _changing(self, select: str, messages: Iterable[int]) -> dict[int, list[Changing]]:
         found: dict[int, list[Changing]] = {}
         rows = self.connection.execute(select, (orjson.dumps(list(messages)).decode(),))
         for message, number, lot, digest, *columns in cast("Iterator[tuple[int, int, int, bytes, object]]", rows):
-            record, texts = None, list(map(_as_text, columns))
+            texts = columns if select is _SELECT_CHANGING else list(map(_as_text, columns))
+            record = None
             with suppress(DamagedMessageError):
                 record = unpack_record(digest, texts)
             found.setdefault(message, []).append(Changing(number, lot, digest, record, str(texts[0])))

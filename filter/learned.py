@@ -225,6 +225,8 @@ def weigh(opinion: Opinion, head: Head, reading: Reading, rules: float, against:
     something else must not talk away those that are there.
     """
     weighed = [weight * value for weight, value in zip(opinion.reading, reading, strict=True)]
+    if against == math.inf:
+        return opinion.bias + opinion.rules * rules + sum(weighed)
     start = len(READ) * _HEADS.index(head)
     own, length = weighed[start : start + len(READ)], weighed[-1]
     others = weighed[:start] + weighed[start + len(READ) : -1]

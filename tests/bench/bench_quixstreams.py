@@ -33,9 +33,9 @@ from typing import NamedTuple
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
 import orjson  # noqa: E402 - found by the line above
-from bench_kafka import JAVA, ROOT, SETTINGS, KafkaAlone, fill, used  # noqa: E402 - likewise
-from support.kafka import Cluster, Kafka  # noqa: E402 - likewise
-from support.kafka_door import Topics  # noqa: E402 - likewise
+from bench_kafka import JAVA, ROOT, SETTINGS, KafkaAlone, fill, used  # noqa: E402 - found by the path set above
+from support.kafka import Cluster, Kafka  # noqa: E402 - found by the path set above
+from support.kafka_door import Topics  # noqa: E402 - found by the path set above
 
 HERE = Path(__file__).parent
 ENVIRONMENT = ROOT / ".cache" / "quixstreams"

@@ -160,7 +160,7 @@ class _Batch(list[Record]):
     def __init__(self, largest: int) -> None:
         self._largest = largest
 
-    def append(self, *, timestamp: int, key: bytes | None, value: bytes | None, headers: Any) -> object:  # type: ignore[override]
+    def append(self, *, timestamp: int, key: bytes | None, value: bytes | None, headers: Any) -> object:  # type: ignore[override] # as a batch of aiokafka has it
         if len(value or b"") > self._largest:
             return None
         super().append(Record(value, tuple(headers), key))
