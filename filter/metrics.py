@@ -10,6 +10,7 @@ counts for itself. Label values come from closed lists. `deploy/metrics.md` expl
 `prepare`, `exposition` and `retire` belong to the supervisor, in one thread; errors of the system pass through.
 """
 
+from collections import Counter as Tally
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from itertools import product
@@ -24,8 +25,8 @@ from prometheus_client.registry import Collector
 from . import quick_counts
 from .events import Event, Outcome
 from .labels import Label
-from .policy import Verdict
-from .quick_counts import Add
+from .policy import Disposition, Reason, Verdict
+from .quick_counts import Add, Gathered, Later
 
 # Parts of the library that have no types.
 _OpenFile: Any = MmapedDict
@@ -134,15 +135,23 @@ class _Declare:
 
 
 class Metrics:
-    """Everything a worker counts. One for each process; a test takes one with a registry of its own."""
+    """Everything a worker counts. One for each process; a test takes one with a registry of its own.
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    What every message touches is noted, and counted a moment later, if there is a `later` to do that.
+    """
+
+    def __init__(self, registry: CollectorRegistry, later: Later | None = None) -> None:
         declare = _Declare(registry)
+        self._gathered = Gathered(later)
         self._declare_mail(declare)
         self._declare_held_mail(declare)
         self._declare_kafka(declare)
         self._declare_consent(declare)
         self._declare_health(declare)
+        self._note_ended = self._gathered.each(self._count_ended)
+        self._note_taken = self._gathered.each(self._count_taken)
+        self._note_decided = self._gathered.each(self._count_decided)
+        self._note_next_hop = self._gathered.each(self._count_next_hop)
         self._begin_at_zero()
 
     def _declare_mail(self, declare: _Declare) -> None:
@@ -168,12 +177,13 @@ class Metrics:
         self.unacknowledged = counter("unacknowledged", "Messages taken whose client was lost before it can have known")
         self.campaign_alerts = counter("campaign_alerts", "Campaigns that promote and claim to be service")
         self.campaigns_overflow = counter("campaigns_overflow", "Messages not counted under their own campaign")
-        self.judging_took = quick_counts.histogram(histogram("judge_seconds", "Judging one message", _JUDGE_BUCKETS))
+        times = self._gathered.times
+        self.judging_took = times(histogram("judge_seconds", "Judging one message", _JUDGE_BUCKETS))
         transaction = histogram(
             "transaction_seconds", "From the end of data to the reply or commit", _TRANSACTION_BUCKETS, "door"
         )
-        self._transaction_took = {door: quick_counts.histogram(transaction.labels(door.value)) for door in DoorName}
-        self.next_hop_took = quick_counts.histogram(
+        self._transaction_took = {door: times(transaction.labels(door.value)) for door in DoorName}
+        self.next_hop_took = times(
             histogram("next_hop_seconds", "Handing one message to the next hop, until its reply", _TRANSACTION_BUCKETS)
         )
         self._next_hop = quick("next_hop_events", "What happened on the way to the next hop", "event")
@@ -207,7 +217,7 @@ class Metrics:
 
     def _declare_consent(self, declare: _Declare) -> None:
         most = declare.most
-        self.consent_lookup_took = quick_counts.histogram(
+        self.consent_lookup_took = self._gathered.times(
             declare.histogram("consent_lookup_seconds", "Looking up the consent of one recipient", _FAST_BUCKETS)
         )
         self.consent_stale = most("consent_stale", "1 while consent data is too old, or there is none")
@@ -251,27 +261,45 @@ class Metrics:
 
     def finished(self, door: DoorName, label: str, outcome: Outcome, seconds: float) -> None:
         """Count a message that was answered, `seconds` after its end of data; `label` is empty if not judged."""
-        self._messages[door, label or UNJUDGED, outcome](1)
+        self._note_ended((door, label or UNJUDGED, outcome))
         self._transaction_took[door](seconds)
+        self._gathered.soon()
+
+    def _count_ended(self, how: tuple[DoorName, str, Outcome], messages: int) -> None:
+        self._messages[how](messages)
 
     def taken(self, accepted: int, *, relayed: int, diverted: int, held: int, rejected: int) -> None:
         """Count the recipients of a message answered 250, and their copies by where they are: as many, if all is well.
 
         `accepted` is counted where recipients are, the others where copies went, so that the sums can disagree.
         """
-        self._accepted(accepted)
-        self._relayed(relayed)
-        for add, count in ((self._diverted, diverted), (self._held, held), (self._rejected, rejected)):
+        self._note_taken((accepted, relayed, diverted, held, rejected))
+        self._gathered.soon()
+
+    def _count_taken(self, copies: tuple[int, int, int, int, int], messages: int) -> None:
+        adders = (self._accepted, self._relayed, self._diverted, self._held, self._rejected)
+        for add, count in zip(adders, copies, strict=True):
             if count:
-                add(count)
+                add(messages * count)
 
     def decided(self, door: DoorName, label: str, verdicts: Iterable[Verdict], rules: Iterable[str] = ()) -> None:
         """Count the verdicts on the copies of one message, and the rules that found promotion in it."""
-        found = [(door, label or UNJUDGED, verdict.disposition, verdict.reason) for verdict in verdicts]
-        for values in set(found) if len(found) > 1 else found:
-            self._recipients[values](found.count(values))
+        found = tuple([(verdict.disposition, verdict.reason) for verdict in verdicts])
+        self._note_decided((door, label or UNJUDGED, found, tuple(rules)))
+        self._gathered.soon()
+
+    def _count_decided(
+        self, what: tuple[DoorName, str, tuple[tuple[Disposition, Reason], ...], tuple[str, ...]], messages: int
+    ) -> None:
+        door, label, found, rules = what
+        for verdict, copies in Tally(found).items():
+            self._recipients[door, label, *verdict](messages * copies)
         for rule in rules:
-            self._rule_hits[rule,](1)
+            self._rule_hits[rule,](messages)
+
+    def flush(self) -> None:
+        """Count what was noted, before the process ends."""
+        self._gathered.flush()
 
     def ordered(self, outcome: str, copies: int) -> None:
         """Count held copies by what became of them: an event of the journal."""
@@ -297,7 +325,11 @@ class Metrics:
 
     def next_hop_event(self, event: str) -> None:
         """Count what happened on the way to the next hop."""
-        self._next_hop[event,](1)
+        self._note_next_hop(event)
+        self._gathered.soon()
+
+    def _count_next_hop(self, event: str, times: int) -> None:
+        self._next_hop[event,](times)
 
 
 def prepare(directory: Path) -> None:

@@ -225,7 +225,7 @@ def build(config: Config, slot: int) -> Relay:
     """Put the relay of worker `slot` together, within its running event loop. Nothing is served yet."""
     store = config.store.dir
     loaded = app.rules(config)
-    metrics = Metrics(CollectorRegistry())
+    metrics = Metrics(CollectorRegistry(), asyncio.get_running_loop().call_later)
     tracer = tracing.build(enabled=config.tracing.enabled, worker=str(slot))
     took = metrics.consent_lookup_took
     consent = LateConsent(

@@ -157,6 +157,7 @@ _INVISIBLE_SET = (
     "\u202a-\u202e\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e0fff"
 )
 _INVISIBLE = re.compile(f"[{_INVISIBLE_SET}]+")
+_CONTROLS = bytes([*range(0x01, 0x09), *range(0x0E, 0x1C), 0x7F])  # those of them that are one octet in UTF-8
 # Letters that only look different: mathematical bold and italic, full width, circled, squared, ligatures. Read as the
 # plain letter. And halves of characters, which no text that is sent on may hold.
 _STYLED = re.compile(
@@ -202,9 +203,10 @@ def clean(text: str) -> str:
 
 def _cleaned(text: str) -> str:
     """One text, or several with a NUL between two, in clean form."""
-    text = _INVISIBLE.sub("", text)
-    if not text.isascii():
-        text = _STYLED.sub(_plain_letters, text)
+    text = _INVISIBLE.sub("", _without_controls(text))
+    if _fits(text.replace("\ufffd", ""), "latin-1"):  # noise ends here: each sweep for what comes next costs as much
+        return _single_spaces(text)
+    text = _STYLED.sub(_plain_letters, text)
     if _MANY_MARKS.search(text):
         text = _excess_marks().sub(r"\1", text)
     if not unicodedata.is_normalized("NFC", text):
@@ -212,6 +214,13 @@ def _cleaned(text: str) -> str:
     if not text.isascii():
         text = _MARKED_LETTER.sub("", text)
     return _single_spaces(text)
+
+
+def _without_controls(text: str) -> str:
+    """The text without the controls of ASCII, of which noise has thousands: one by one they would take long."""
+    octets = text.encode("utf-8", "surrogatepass")
+    left = octets.translate(None, _CONTROLS)
+    return text if len(left) == len(octets) else left.decode("utf-8", "surrogatepass")
 
 
 def clean_all(texts: Sequence[str]) -> tuple[list[str], bool]:

@@ -163,14 +163,21 @@ class Worker:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._leave.set)
         async with _running(self._obey()), _running(self._beat()):
             await self._leave.wait()
-            async with _running(self._work.stop()) as drained:
-                hurried = asyncio.create_task(self._hurry.wait())
-                await asyncio.wait((drained, hurried), return_when=asyncio.FIRST_COMPLETED)
-                hurried.cancel()
-                if drained.done():
-                    drained.result()
+            try:
+                await self._drain()
+            finally:
+                self._work.metrics.flush()
         self._writer.close()
         return self._status
+
+    async def _drain(self) -> None:
+        """Finish what is under way, unless there is no time for that."""
+        async with _running(self._work.stop()) as drained:
+            hurried = asyncio.create_task(self._hurry.wait())
+            await asyncio.wait((drained, hurried), return_when=asyncio.FIRST_COMPLETED)
+            hurried.cancel()
+            if drained.done():
+                drained.result()
 
     async def _obey(self) -> None:
         """Do what the supervisor says; without one there is nothing to stay for."""
@@ -189,6 +196,7 @@ class Worker:
             await asyncio.sleep(due - clock())
             lag = clock() - due
             self._work.metrics.event_loop_lag_seconds.observe(max(0.0, lag))
+            self._work.metrics.flush()
             due = clock() + BEAT
             report = replace(self._work.report(), lag_ms=int(lag * 1000))
             if lag > SLOW:

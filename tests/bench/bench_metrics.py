@@ -1,22 +1,25 @@
-"""What counting costs: messages a second through two relays that differ in it alone, side by side on this machine.
+"""What counting costs: messages a second through a relay that counts, and through the same that does not for a while.
 
-    bench_metrics.py [--messages N] [--sessions N] [--runs N] [--workers N]
+    bench_metrics.py [--seconds S] [--window S] [--sessions N]
 
-One relay counts as ever. The other is the same program, in whose workers this benchmark has put functions that do
-nothing in the place of all that counts; that is no setting. They take turns, a pair of runs each time, each pair in
-the other order than the one before. Prints median, least and most of both, and what counting costs: the median of the
-pairs, with its quartiles. Processor time of the workers for a message is less moved by what else the machine does.
-Each message is 4 kB of text to one recipient, between smtp-source and smtp-sink.
+In the worker of the relay this benchmark has put a switch before all that counts, an octet of a file; that is no
+setting. While mail comes as fast as it goes, the switch is turned after each window: a pair of windows of S seconds
+each time, each pair in the other order than the one before. So what else the machine does meets both, and both
+are the same process, for two processes of one program differ by more than counting costs. Prints messages a second and
+the worker's processor time for each message, over all windows of a kind; and what counting costs: how much more of
+either all counting windows took, and the range in which 95 of 100 such measurements would be, were as many pairs drawn
+from these again. Each message is 4 kB of text to one recipient, between smtp-source and smtp-sink.
 """
 
 import argparse
 import contextlib
-import os
-import statistics
+import mmap
+import random
+import struct
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,112 +28,177 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from support import parts, running
 from support.processes import Process, free_port, wait_for_port
 from support.running import Running
-from support.source import smtp_source
+
+from filter import quick_counts
 
 ROOT = Path(__file__).parents[2]
 LENGTH = 4000
+MOST = 10_000  # messages a second, more than ever come through
 # Python runs it at the start of each process; workers are those that have a directory for their counts.
-STAND_IN = """
-import contextlib, os
+SWITCH = """
+import contextlib, mmap, os, struct
 if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
     from prometheus_client import Counter, Gauge, Histogram
     from filter import quick_counts
     from filter.metrics import Metrics
-    def nothing(*_, **__): pass
-    for made in (Counter, Gauge, Histogram): made.inc = made.set = made.observe = nothing
-    still = contextlib.nullcontext()
-    Histogram.time = lambda _: still
-    quick_counts.counter = quick_counts.histogram = lambda _: nothing
-    Metrics.finished = Metrics.taken = Metrics.decided = nothing
+    with open(os.path.join(os.path.dirname(__file__), "switch"), "r+b") as file:
+        switch = mmap.mmap(file.fileno(), 16)
+    def switched(count):
+        return lambda *args, **named: count(*args, **named) if switch[8] else None
+    for made, names in (
+        (Counter, ["inc"]), (Gauge, ["set"]), (Histogram, ["observe"]), (Metrics, ["finished", "taken", "decided"])
+    ):
+        for name in names:
+            setattr(made, name, switched(getattr(made, name)))
+    note = quick_counts.Gathered._note
+    quick_counts.Gathered._note = lambda *args: switched(note(*args))
+    still, timed = contextlib.nullcontext(), Histogram.time
+    Histogram.time = lambda self: timed(self) if switch[8] else still
+    messages, finished = 0, Metrics.finished
+    def told(*args):
+        global messages
+        messages += 1
+        struct.pack_into("q", switch, 0, messages)
+        finished(*args)
+    Metrics.finished = told
 """
 
 
+class Switch:
+    """The file between the benchmark and the worker: how many messages were answered, and whether it is to count."""
+
+    def __init__(self, path: Path) -> None:
+        path.write_bytes(bytes(16))
+        with path.open("r+b") as file:
+            self._shared = mmap.mmap(file.fileno(), 16)
+
+    @property
+    def messages(self) -> int:
+        """How many were answered."""
+        (count,) = struct.unpack_from("q", self._shared)
+        return int(count)
+
+    def turn(self, *, counting: bool) -> None:
+        """Let the worker count, or not."""
+        self._shared[8] = counting
+
+
+class Window(NamedTuple):
+    """Sums over some time: messages, seconds, and seconds of the worker's processor time."""
+
+    messages: float = 0
+    seconds: float = 0
+    spent: float = 0
+
+    def plus(self, other: "Window") -> "Window":
+        """Both together."""
+        return Window(*[mine + its for mine, its in zip(self, other, strict=True)])
+
+    @property
+    def period(self) -> float:
+        """Microseconds a message."""
+        return 1e6 * self.seconds / self.messages
+
+    @property
+    def work(self) -> float:
+        """Microseconds of processor time a message."""
+        return 1e6 * self.spent / self.messages
+
+
+Pair = tuple[Window, Window]  # counting, not counting
+
+
 @contextlib.contextmanager
-def relay(directory: Path, sink: int, workers: int, *, counting: bool) -> Iterator[Running]:
-    """A relay, ready."""
+def relay(directory: Path, sink: int) -> Iterator[tuple[Running, Switch]]:
+    """A relay of one worker with the switch, ready and counting."""
     directory.mkdir()
-    (directory / "sitecustomize.py").write_text("" if counting else STAND_IN)
+    (directory / "sitecustomize.py").write_text(SWITCH)
+    switch = Switch(directory / "switch")
+    switch.turn(counting=True)
     usual = running.environment
     running.environment = lambda: {**usual(), "PYTHONPATH": str(directory)}
     try:
-        started = Running(directory, sink, cache=ROOT / ".cache" / "consentry", workers=workers)
+        started = Running(directory, sink, cache=ROOT / ".cache" / "consentry", workers=1)
     finally:
         running.environment = usual
     with started:
-        yield started.wait_ready()
-
-
-class Run(NamedTuple):
-    """Messages a second from first connection to last reply, and processor time of the workers for each, in us."""
-
-    rate: float
-    spent: float
+        yield started.wait_ready(), switch
 
 
 def spent(one: Running) -> float:
-    """Seconds of processor time that the workers of a relay have used."""
-    fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in one.worker_pids()]
-    return sum(int(field[11]) + int(field[12]) for field in fields) / os.sysconf("SC_CLK_TCK")
+    """Seconds of processor time that the worker of a relay has used."""
+    tasks = [task for pid in one.worker_pids() for task in Path(f"/proc/{pid}/task").iterdir()]
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
 
-def measure(one: Running, arguments: argparse.Namespace) -> Run:
-    """Send messages through a relay."""
-    port, before, count = one.address("smtp")[1], spent(one), arguments.messages
-    started = time.monotonic()
-    done = smtp_source(port, "-N", messages=count, sessions=arguments.sessions, length=LENGTH, seconds=600)
-    if done.code:
-        sys.exit(f"port {port}: {done.output}")
-    return Run(count / (time.monotonic() - started), 1e6 * (spent(one) - before) / count)
+def now(one: Running, switch: Switch) -> Window:
+    """Everything until now."""
+    return Window(switch.messages, time.monotonic(), spent(one))
 
 
-def compare(counting: Running, still: Running, arguments: argparse.Namespace) -> None:
-    """Measure in turns, and print."""
-    for one in (counting, still):  # caches, connections
-        measure(one, arguments)
-    ways = (counting, still)
-    found: tuple[list[Run], list[Run]] = ([], [])
-    for number in range(arguments.runs):
-        for way in (0, 1) if number % 2 else (1, 0):
-            found[way].append(measure(ways[way], arguments))
-    for name, runs in zip(("counting", "not counting"), found, strict=True):
-        rates = [run.rate for run in runs]
-        used = statistics.median(run.spent for run in runs)
-        middle, least, most = statistics.median(rates), min(rates), max(rates)
-        print(f"{name:14} {middle:6.0f}/s  ({least:.0f}-{most:.0f})  {used:5.0f} us of processor time a message")
-    pairs = list(zip(*found, strict=True))
-    show("throughput", [1 - one.rate / other.rate for one, other in pairs])
-    show("processor time", [one.spent / other.spent - 1 for one, other in pairs])
-    sent = arguments.messages * (arguments.runs + 1)
-    if (counting.counter("accepted"), still.counter("accepted")) != (sent, 0):
-        sys.exit("the one did not count every message, or the other counted one")
+def windows(one: Running, switch: Switch, seconds: float, window: float) -> list[Pair]:
+    """Measure both in turns."""
+    pairs = []
+    for number in range(int(seconds / window / 2)):
+        found = {}
+        for counting in (True, False) if number % 2 else (False, True):
+            switch.turn(counting=counting)
+            time.sleep(2 * quick_counts.MOMENT)  # until what was gathered before is counted
+            begin = now(one, switch)
+            time.sleep(window)
+            found[counting] = Window(*[at - before for at, before in zip(now(one, switch), begin, strict=True)])
+        pairs.append((found[True], found[False]))
+    return pairs
 
 
-def show(what: str, costs: Sequence[float]) -> None:
-    """Print the median of the pairs."""
-    low, middle, high = statistics.quantiles(costs, n=4) if len(costs) > 1 else [*costs] * 3
-    print(f"counting costs {middle:.1%} of {what} (quartiles of {len(costs)} pairs: {low:.1%} to {high:.1%})")
+def show(pairs: Sequence[Pair]) -> None:
+    """Print what was measured."""
+    for name, all_of in zip(("counting", "not counting"), total(pairs), strict=True):
+        print(f"{name:14} {1e6 / all_of.period:6.0f}/s  {all_of.work:5.0f} us of processor time a message")
+    show_cost("throughput", pairs, lambda counting, still: 1 - still.period / counting.period)
+    show_cost("processor time", pairs, lambda counting, still: counting.work / still.work - 1)
+
+
+def total(pairs: Sequence[Pair]) -> Pair:
+    """All windows of either kind together."""
+    counting, still = Window(), Window()
+    for one, other in pairs:
+        counting, still = counting.plus(one), still.plus(other)
+    return counting, still
+
+
+def show_cost(what: str, pairs: Sequence[Pair], cost: Callable[[Window, Window], float]) -> None:
+    """Print what counting costs, and how sure that is."""
+    draw = random.Random(1)
+    again = sorted(cost(*total(draw.choices(pairs, k=len(pairs)))) for _ in range(1000))
+    print(f"counting costs {cost(*total(pairs)):.1%} of {what} (95 %: {again[25]:.1%} to {again[-26]:.1%})")
 
 
 def main() -> None:
-    """Read the arguments, start a sink and both relays, and measure."""
+    """Read the arguments, start a sink, a relay and a source, and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--messages", type=int, default=3000)
+    parser.add_argument("--seconds", type=float, default=240)
+    parser.add_argument("--window", type=float, default=0.4)
     parser.add_argument("--sessions", type=int, default=20)
-    parser.add_argument("--runs", type=int, default=10)
-    parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
     postfix, port = parts.find("postfix"), free_port()
     owner = ["-u", "root"] if parts.is_root() else []
-    command = [postfix.program("smtp-sink"), *owner, f"127.0.0.1:{port}", "1024"]
+    sink_command = [postfix.program("smtp-sink"), *owner, f"127.0.0.1:{port}", "1024"]
     with tempfile.TemporaryDirectory(prefix="metrics-") as name:
         home = Path(name)
-        with Process(command, postfix.environment, home / "sink") as sink:
+        with Process(sink_command, postfix.environment, home / "sink") as sink:
             wait_for_port(port, sink)
-            with (
-                relay(home / "counting", port, arguments.workers, counting=True) as counting,
-                relay(home / "still", port, arguments.workers, counting=False) as still,
-            ):
-                compare(counting, still, arguments)
+            with relay(home / "relay", port) as (one, switch):
+                most = str(int(MOST * arguments.seconds))
+                source = [postfix.program("smtp-source"), "-d", "-N", "-m", most, "-s", str(arguments.sessions)]
+                source += ["-l", str(LENGTH), "-f", "news@bank.example", "-t", "alex@customer.example"]
+                source += [f"127.0.0.1:{one.address('smtp')[1]}"]
+                with Process(source, postfix.environment, home / "source") as client:
+                    time.sleep(5)  # caches, connections
+                    pairs = windows(one, switch, arguments.seconds, arguments.window)
+                    if client.ended:
+                        sys.exit("smtp-source ended early")
+    show(pairs)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics import MetricWrapperBase
@@ -180,6 +180,64 @@ def test_the_sums_can_disagree() -> None:
     parts = [registry.get_sample_value(f"consentry_{name}_total") for name in PARTS]
     assert registry.get_sample_value("consentry_accepted_total") == 4
     assert sum(filter(None, parts)) == 3
+
+
+def test_what_every_message_touches_is_counted_a_moment_later() -> None:
+    """It is noted first, and one call for all of it is asked for; the sums are those of counting at once."""
+    calls: list[Any] = []
+    at_once, gathered = CollectorRegistry(), CollectorRegistry()
+    count_much(Metrics(at_once))
+    metrics = Metrics(gathered, lambda seconds, call: calls.append(call))
+    count_much(metrics)
+    count_much(metrics)
+    assert gathered.get_sample_value("consentry_accepted_total") == 0
+    (call,) = calls
+    call()
+    once = values_of(at_once)
+    assert once["consentry_next_hop_seconds_count",] == 3
+    assert values_of(gathered) == {name: 2 * value for name, value in once.items()}
+
+
+def test_what_was_noted_is_counted_before_the_process_ends() -> None:
+    """Flushing counts it without waiting, and what comes afterwards is counted in its own moment."""
+    calls: list[Any] = []
+    registry = CollectorRegistry()
+    metrics = Metrics(registry, lambda seconds, call: calls.append(call))
+    metrics.consent_lookup_took(0.00002)  # nothing else of a message comes with it
+    metrics.flush()
+    assert registry.get_sample_value("consentry_consent_lookup_seconds_count") == 1
+    count_much(metrics)
+    metrics.flush()
+    count_much(metrics)
+    assert len(calls) == 2
+    assert registry.get_sample_value("consentry_accepted_total") == 4
+    calls[0]()
+    assert registry.get_sample_value("consentry_accepted_total") == 8
+
+
+def count_much(metrics: Metrics) -> None:
+    """Count a message in every way in which messages are counted beside each other."""
+    relay = Verdict(Disposition.RELAY, Disposition.RELAY, Reason.CONSENT, HOLD.state)
+    metrics.judging_took(0.0005)
+    metrics.consent_lookup_took(0.00002)
+    metrics.decided(DoorName.SMTP, Label.MARKETING, [HOLD, relay, HOLD, HOLD], ["one", "other"])
+    for took in (0.003, 0.02, 100.0):
+        metrics.next_hop_took(took)
+    metrics.next_hop_event("connect")
+    metrics.next_hop_event("reused")
+    metrics.taken(4, relayed=1, diverted=0, held=3, rejected=0)
+    metrics.finished(DoorName.SMTP, Label.MARKETING, Outcome.TAKEN, 0.004)
+    metrics.finished(DoorName.KAFKA, "", Outcome.TAKEN, 0.25)
+
+
+def values_of(registry: CollectorRegistry) -> dict[tuple[object, ...], float]:
+    """What has been counted and observed, without when it began."""
+    return {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for metric in registry.collect()
+        for sample in metric.samples
+        if not sample.name.endswith("_created")
+    }
 
 
 class Declared(NamedTuple):
