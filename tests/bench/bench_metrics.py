@@ -15,7 +15,6 @@ import argparse
 import contextlib
 import mmap
 import random
-import struct
 import sys
 import tempfile
 import time
@@ -36,15 +35,15 @@ LENGTH = 4000
 MOST = 10_000  # messages a second, more than ever come through
 # Python runs it at the start of each process; workers are those that have a directory for their counts.
 SWITCH = """
-import contextlib, mmap, os, struct
+import contextlib, mmap, os
 if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
     from prometheus_client import Counter, Gauge, Histogram
     from filter import quick_counts
     from filter.metrics import Metrics
     with open(os.path.join(os.path.dirname(__file__), "switch"), "r+b") as file:
-        switch = mmap.mmap(file.fileno(), 16)
+        switch = memoryview(mmap.mmap(file.fileno(), 16)).cast("q")
     def switched(count):
-        return lambda *args, **named: count(*args, **named) if switch[8] else None
+        return lambda *args, **named: count(*args, **named) if switch[1] else None
     for made, names in (
         (Counter, ["inc"]), (Gauge, ["set"]), (Histogram, ["observe"]), (Metrics, ["finished", "taken", "decided"])
     ):
@@ -53,12 +52,12 @@ if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
     note = quick_counts.Gathered._note
     quick_counts.Gathered._note = lambda *args: switched(note(*args))
     still, timed = contextlib.nullcontext(), Histogram.time
-    Histogram.time = lambda self: timed(self) if switch[8] else still
+    Histogram.time = lambda self: timed(self) if switch[1] else still
     messages, finished = 0, Metrics.finished
     def told(*args):
         global messages
         messages += 1
-        struct.pack_into("q", switch, 0, messages)
+        switch[0] = messages
         finished(*args)
     Metrics.finished = told
 """
@@ -70,17 +69,16 @@ class Switch:
     def __init__(self, path: Path) -> None:
         path.write_bytes(bytes(16))
         with path.open("r+b") as file:
-            self._shared = mmap.mmap(file.fileno(), 16)
+            self._shared = memoryview(mmap.mmap(file.fileno(), 16)).cast("q")
 
     @property
     def messages(self) -> int:
         """How many were answered."""
-        (count,) = struct.unpack_from("q", self._shared)
-        return int(count)
+        return self._shared[0]
 
     def turn(self, *, counting: bool) -> None:
         """Let the worker count, or not."""
-        self._shared[8] = counting
+        self._shared[1] = counting
 
 
 class Window(NamedTuple):

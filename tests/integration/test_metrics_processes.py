@@ -4,9 +4,11 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from prometheus_client.mmap_dict import MmapedDict
 
 from filter.metrics import exposition, prepare, retire
 
@@ -43,6 +45,36 @@ def worker(directory: Path, count: int) -> subprocess.Popen[str]:
     assert process.stdout is not None
     assert int(process.stdout.readline()) == process.pid
     return process
+
+
+# Counts without a pause, until it is ended.
+BUSY = """
+from prometheus_client import CollectorRegistry
+from filter.metrics import Metrics
+metrics = Metrics(CollectorRegistry())
+print(flush=True)
+while True:
+    metrics.taken(1, relayed=1, diverted=0, held=0, rejected=0)
+"""
+
+
+def test_a_counter_never_falls_while_it_is_read(tmp_path: Path) -> None:
+    """Whoever reads the file of a worker that counts reads each value as it was or as it is, never something less."""
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", BUSY]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            with closing(MmapedDict(str(tmp_path / f"counter_{process.pid}.db"))) as file:
+                keys = [key for key, _, _ in file.read_all_values() if "accepted" in key or "relayed" in key]
+                seen = [[file.read_value(key)[0] for _ in range(200_000)] for key in keys]
+        finally:
+            process.kill()
+    assert len(seen) == 2
+    for found in seen:
+        assert found == sorted(found)
+        assert found[-1] > found[0]
 
 
 def values(directory: Path) -> dict[str, float]:
