@@ -41,7 +41,7 @@ train: $(VENV)/.dev ## Fit the learned weights anew to tests/data (minutes)
 	@$(BIN)/consentry train $(ARGS)
 
 evaluate: $(VENV)/.dev ## Measure judgements on the messages that are kept back
-	@$(BIN)/consentry evaluate tests/data/messages/heldout.jsonl $(ARGS)
+	@$(BIN)/consentry evaluate tests/data/messages/heldout.jsonl tests/data/messages/unseen.jsonl $(ARGS)
 
 lint: $(VENV)/.dev ## Check style and formatting
 	@$(BIN)/ruff check .

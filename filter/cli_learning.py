@@ -24,7 +24,7 @@ from .rule_files import LEARNED_FILE, load_rules, shipped_rules
 learning_commands = typer.Typer()
 
 _DATA: Final = Path("tests/data")
-_KEPT_BACK: Final = ["heldout"]
+_KEPT_BACK: Final = ["heldout", "unseen"]
 
 Messages = Annotated[
     list[Path] | None,

@@ -16,6 +16,7 @@ FILES = sorted((Path(__file__).parents[1] / "data" / "messages").glob("*.jsonl")
 SENTENCES = sorted((Path(__file__).parents[1] / "data" / "sentences").glob("*.txt"))
 LONGEST = 302
 SOME_WORDS = 5  # shorter sentences are anybody's
+KEPT_BACK = ("heldout.jsonl", "unseen.jsonl")  # sources to measure with
 REQUIRED = {"id", "source", "industry", "lang", "channel", "label", "borderline"}
 OPTIONAL = {"from", "subject", "text", "html", "spans", "pair", "why"}
 _TAG = re.compile(r"<[^>]*>")
@@ -72,7 +73,8 @@ def test_sentences_are_each_their_own() -> None:
     assert [text for text, count in Counter(texts).items() if count > 1] == []
     kept_back = {
         sentence.lower()
-        for one in _lines(FILES[0].with_name("heldout.jsonl"))
+        for name in KEPT_BACK
+        for one in _lines(FILES[0].with_name(name))
         for sentence in re.split(r"(?<=[.!?])\s+|\n", one.get("text") or _TAG.sub("\n", one.get("html") or ""))
         if len(sentence.split()) > SOME_WORDS
     }
