@@ -60,6 +60,12 @@ def _wait_printed(demo: Process, words: str) -> str:
     return demo.output.read_text()
 
 
+def _read(address: str) -> bytes:
+    """What is there."""
+    with urllib.request.urlopen(address, timeout=30) as answer:  # noqa: S310 -- the demo's own address
+        return bytes(answer.read())
+
+
 def _nothing_runs(directory: Path) -> None:
     """No process holds the store directory any more."""
     with own(directory / "store"):
@@ -95,8 +101,7 @@ def test_the_demo_stays_until_it_is_interrupted(directory: Callable[[str], Path]
         with urllib.request.urlopen(health, timeout=30) as answer:  # noqa: S310 -- the demo's own address
             assert answer.status == 200
         (metrics,) = re.findall(r"metrics +(http://\S+/metrics)", printed)
-        with urllib.request.urlopen(metrics, timeout=30) as answer:  # noqa: S310 -- the same
-            assert b"consentry_held_total 16.0" in answer.read()
+        wait_until(lambda: b"consentry_held_total 16.0" in _read(metrics), "what is held to be counted")
         assert ("dashboards " in printed) == DASHBOARDS.is_dir()
 
         (address,) = re.findall(r"mail +(\S+) \(SMTP\)", printed)

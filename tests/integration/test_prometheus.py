@@ -97,7 +97,7 @@ def certificate(directory: Path, *, days: int) -> str:
 
 def counters(relay: Running) -> dict[str, float]:
     """Every counter of a relay, with those that histograms are made of."""
-    return {name: float(value) for name, value in COUNTERS.findall(relay.get("/metrics")[1])}
+    return {name: float(value) for name, value in COUNTERS.findall(relay.metrics())}
 
 
 def test_what_is_shipped_is_in_order() -> None:

@@ -9,6 +9,7 @@ import os
 import signal
 import smtplib
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from support.processes import Done, Process, run, wait_until
+
+from filter import quick_counts
 
 SECONDS = 60.0  # to start: two workers on a busy machine
 SETTINGS = """
@@ -146,9 +149,16 @@ class Running:
         expected = wanted.items()
         wait_until(lambda: expected <= _hashable(self.health()).items(), f"health {wanted}", seconds=SECONDS)
 
+    def metrics(self) -> str:
+        """The page of metrics, with everything that was counted up to now: workers count a moment later."""
+        time.sleep(2 * quick_counts.MOMENT)
+        status, page = self.get("/metrics")
+        assert status == 200, page
+        return page
+
     def counter(self, name: str) -> float:
         """The value of a counter without labels."""
-        for line in self.get("/metrics")[1].splitlines():
+        for line in self.metrics().splitlines():
             if line.startswith(f"consentry_{name}_total "):
                 return float(line.split()[1])
         raise AssertionError(f"no counter {name}")
