@@ -298,7 +298,7 @@ class Metrics:
             self._rule_hits[rule,](messages)
 
     def flush(self) -> None:
-        """Count what was noted, before the process ends."""
+        """Count what was noted."""
         self._gathered.flush()
 
     def ordered(self, outcome: str, copies: int) -> None:

@@ -9,6 +9,7 @@ Counting beside each message costs several times what it costs alone, for judgin
 processor's caches. So `Gathered` notes what is to be counted, and counts what came in a moment together.
 """
 
+import atexit
 from bisect import bisect_left
 from collections import Counter as Tally
 from collections.abc import Callable, Hashable, Sequence
@@ -24,10 +25,14 @@ MOMENT: Final = 0.05  # seconds; a process that is killed has not counted what i
 
 
 class Gathered:
-    """What was noted and is not counted yet; without a `later` all is counted at once."""
+    """What was noted and is not counted yet, at the latest when the process ends; without a `later` all is counted at
+    once.
+    """
 
     def __init__(self, later: Later | None) -> None:
         self._later = later
+        if later is not None:
+            atexit.register(self.flush)
         self._due = False
         self._noted: list[tuple[list[Any], Callable[[Sequence[Any]], None]]] = []
 

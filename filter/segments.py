@@ -157,7 +157,7 @@ _INVISIBLE_SET = (
     "\u202a-\u202e\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e0fff"
 )
 _INVISIBLE = re.compile(f"[{_INVISIBLE_SET}]+")
-_CONTROLS = bytes([*range(0x01, 0x09), *range(0x0E, 0x1C), 0x7F])  # those of them that are one octet in UTF-8
+_CONTROLS = bytes(octet for octet in range(128) if _INVISIBLE.match(chr(octet)))
 # Letters that only look different: mathematical bold and italic, full width, circled, squared, ligatures. Read as the
 # plain letter. And halves of characters, which no text that is sent on may hold.
 _STYLED = re.compile(
@@ -217,7 +217,7 @@ def _cleaned(text: str) -> str:
 
 
 def _without_controls(text: str) -> str:
-    """The text without the controls of ASCII, of which noise has thousands: one by one they would take long."""
+    """The text without what is invisible in ASCII: noise has thousands, which would take long one by one."""
     octets = text.encode("utf-8", "surrogatepass")
     left = octets.translate(None, _CONTROLS)
     return text if len(left) == len(octets) else left.decode("utf-8", "surrogatepass")
@@ -250,7 +250,8 @@ def _clean_all(texts: Sequence[str], whole: str) -> tuple[list[str], bool]:
         return list(map(clean, texts)), _is_obfuscated(whole) or _is_disguised(whole)
     spaced, disguised = _single_spaces("\0".join(texts)), False
     if not _is_plain(spaced.replace("\0", "|")):
-        spaced = _cleaned(spaced)
+        # A mark that begins a text stands on no space.
+        spaced = _cleaned(spaced.replace("\0 ", "\0"))
         disguised = _is_disguised(spaced)
     return list(map(str.strip, spaced.split("\0"))), disguised or _is_obfuscated(whole)
 

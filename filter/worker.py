@@ -163,21 +163,14 @@ class Worker:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._leave.set)
         async with _running(self._obey()), _running(self._beat()):
             await self._leave.wait()
-            try:
-                await self._drain()
-            finally:
-                self._work.metrics.flush()
+            async with _running(self._work.stop()) as drained:
+                hurried = asyncio.create_task(self._hurry.wait())
+                await asyncio.wait((drained, hurried), return_when=asyncio.FIRST_COMPLETED)
+                hurried.cancel()
+                if drained.done():
+                    drained.result()
         self._writer.close()
         return self._status
-
-    async def _drain(self) -> None:
-        """Finish what is under way, unless there is no time for that."""
-        async with _running(self._work.stop()) as drained:
-            hurried = asyncio.create_task(self._hurry.wait())
-            await asyncio.wait((drained, hurried), return_when=asyncio.FIRST_COMPLETED)
-            hurried.cancel()
-            if drained.done():
-                drained.result()
 
     async def _obey(self) -> None:
         """Do what the supervisor says; without one there is nothing to stay for."""
@@ -196,7 +189,7 @@ class Worker:
             await asyncio.sleep(due - clock())
             lag = clock() - due
             self._work.metrics.event_loop_lag_seconds.observe(max(0.0, lag))
-            self._work.metrics.flush()
+            self._work.metrics.flush()  # times that no message came with: look-ups of copies that are checked again
             due = clock() + BEAT
             report = replace(self._work.report(), lag_ms=int(lag * 1000))
             if lag > SLOW:

@@ -2,7 +2,7 @@
 
     bench_metrics.py [--seconds S] [--window S] [--sessions N]
 
-In the worker of the relay this benchmark has put a switch before all that counts, an octet of a file; that is no
+In the worker of the relay this benchmark has put a switch before all that counts, a place in a file; that is no
 setting. While mail comes as fast as it goes, the switch is turned after each window: a pair of windows of S seconds
 each time, each pair in the other order than the one before. So what else the machine does meets both, and both
 are the same process, for two processes of one program differ by more than counting costs. Prints messages a second and
@@ -149,6 +149,17 @@ def windows(one: Running, switch: Switch, seconds: float, window: float) -> list
     return pairs
 
 
+def check(one: Running, switch: Switch) -> None:
+    """Exit unless the worker counts when it is to, and only then."""
+    for counting in (False, True):
+        switch.turn(counting=counting)
+        counted, came = one.counter("accepted"), switch.messages
+        time.sleep(2)
+        counted, came = one.counter("accepted") - counted, switch.messages - came
+        if counted if not counting else counted < came / 2:
+            sys.exit(f"of {came} messages {counted:g} were counted while that was {'on' if counting else 'off'}")
+
+
 def show(pairs: Sequence[Pair]) -> None:
     """Print what was measured."""
     for name, all_of in zip(("counting", "not counting"), total(pairs), strict=True):
@@ -179,6 +190,8 @@ def main() -> None:
     parser.add_argument("--window", type=float, default=0.4)
     parser.add_argument("--sessions", type=int, default=20)
     arguments = parser.parse_args()
+    if arguments.seconds < 10 * arguments.window:
+        parser.error("--seconds: at least ten windows")
     postfix, port = parts.find("postfix"), free_port()
     owner = ["-u", "root"] if parts.is_root() else []
     sink_command = [postfix.program("smtp-sink"), *owner, f"127.0.0.1:{port}", "1024"]
@@ -193,6 +206,7 @@ def main() -> None:
                 source += [f"127.0.0.1:{one.address('smtp')[1]}"]
                 with Process(source, postfix.environment, home / "source") as client:
                     time.sleep(5)  # caches, connections
+                    check(one, switch)
                     pairs = windows(one, switch, arguments.seconds, arguments.window)
                     if client.ended:
                         sys.exit("smtp-source ended early")

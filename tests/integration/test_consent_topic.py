@@ -78,9 +78,11 @@ class Fleet:
     def delivers(self, node: Running, address: str) -> bool:
         """Whether marketing to an address is relayed by a machine."""
         self.count += 1
-        before = node.counter("relayed")
+        relayed, held = node.counter("relayed"), node.counter("held")
         assert node.send(MARKETING % self.count, [address])[0] == 250
-        return node.counter("relayed") > before
+        went = node.counter("relayed") - relayed, node.counter("held") - held
+        assert sorted(went) == [0, 1]
+        return went == (1, 0)
 
     def wait(self, address: str, *, delivered: bool) -> None:
         """Wait until every machine does so."""

@@ -2,9 +2,10 @@
 
 import os
 import re
+import struct
 import subprocess
 import sys
-from contextlib import closing
+import time
 from pathlib import Path
 
 import pytest
@@ -49,32 +50,54 @@ def worker(directory: Path, count: int) -> subprocess.Popen[str]:
 
 # Counts without a pause, until it is ended.
 BUSY = """
-from prometheus_client import CollectorRegistry
-from filter.metrics import Metrics
-metrics = Metrics(CollectorRegistry())
+from prometheus_client import CollectorRegistry, Counter
+from filter import quick_counts
+add = quick_counts.counter(Counter("busy", "", registry=CollectorRegistry()))
+add(1)
 print(flush=True)
 while True:
-    metrics.taken(1, relayed=1, diverted=0, held=0, rejected=0)
+    add(1)
+"""
+# Notes what nobody comes to count, and ends.
+ENDS = """
+from prometheus_client import CollectorRegistry
+from filter.metrics import Metrics
+metrics = Metrics(CollectorRegistry(), lambda seconds, call: None)
+metrics.taken(1, relayed=1, diverted=0, held=0, rejected=0)
+metrics.consent_lookup_took(0.001)
+raise SystemExit(1)
 """
 
 
 def test_a_counter_never_falls_while_it_is_read(tmp_path: Path) -> None:
     """Whoever reads the file of a worker that counts reads each value as it was or as it is, never something less."""
     environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
-    command = [sys.executable, "-c", BUSY]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen([sys.executable, "-c", BUSY], env=environment, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
             process.stdout.readline()
-            with closing(MmapedDict(str(tmp_path / f"counter_{process.pid}.db"))) as file:
-                keys = [key for key, _, _ in file.read_all_values() if "accepted" in key or "relayed" in key]
-                seen = [[file.read_value(key)[0] for _ in range(200_000)] for key in keys]
+            path = tmp_path / f"counter_{process.pid}.db"
+            ((place,),) = [
+                [at for key, _, _, at in MmapedDict.read_all_values_from_file(str(path)) if "busy_total" in key]
+            ]
+            with path.open("rb") as file:
+                until, seen = time.monotonic() + 5, []
+                while time.monotonic() < until:
+                    seen += [os.pread(file.fileno(), 8, place) for _ in range(1000)]
         finally:
             process.kill()
-    assert len(seen) == 2
-    for found in seen:
-        assert found == sorted(found)
-        assert found[-1] > found[0]
+    found = [value for octets in seen for value in struct.unpack("d", octets)]
+    assert found == sorted(found)
+    assert found[-1] > found[0] > 0
+
+
+def test_what_was_noted_is_counted_when_the_process_ends(tmp_path: Path) -> None:
+    """A worker that stops, for whatever reason, has counted what it noted a moment before."""
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    assert subprocess.run([sys.executable, "-c", ENDS], env=environment, check=False).returncode == 1
+    found = values(tmp_path)
+    assert (found["consentry_accepted_total"], found["consentry_relayed_total"]) == (1, 1)
+    assert found["consentry_consent_lookup_seconds_count"] == 1
 
 
 def values(directory: Path) -> dict[str, float]:

@@ -198,8 +198,8 @@ def test_what_every_message_touches_is_counted_a_moment_later() -> None:
     assert values_of(gathered) == {name: 2 * value for name, value in once.items()}
 
 
-def test_what_was_noted_is_counted_before_the_process_ends() -> None:
-    """Flushing counts it without waiting, and what comes afterwards is counted in its own moment."""
+def test_what_was_noted_can_be_counted_at_once() -> None:
+    """Flushing counts it without waiting for the moment, and what comes afterwards is counted in its own moment."""
     calls: list[Any] = []
     registry = CollectorRegistry()
     metrics = Metrics(registry, lambda seconds, call: calls.append(call))

@@ -7,7 +7,11 @@ from hypothesis import strategies as st
 from filter.labels import SegmentKind
 from filter.segments import Segment, Segments, clean, clean_all, texts_of
 
-ANY_TEXT = st.text(st.sampled_from("ab Z.`|\0\n\r\t\x0b\x85\xa0\u2003\u00ad\u200b£\u2019é\u0430\u202e"), max_size=12)
+SIGNS = (
+    "ab Z.`|\0\n\r\t\x0b\x85\xa0\u2003\u00ad\u200b£\u2019é\u0430\u202e"
+    "\x01\x1b\x1c\x7f\x9f\ufffd\u0301\u0338\ud83d\U0001d400"
+)
+ANY_TEXT = st.text(st.sampled_from(SIGNS), max_size=12)
 
 
 @given(st.lists(st.tuples(st.sampled_from(SegmentKind), ANY_TEXT, st.booleans()), max_size=5))
