@@ -204,7 +204,7 @@ def clean(text: str) -> str:
 def _cleaned(text: str) -> str:
     """One text, or several with a NUL between two, in clean form."""
     text = _INVISIBLE.sub("", _without_controls(text))
-    if _fits(text.replace("\ufffd", ""), "latin-1"):  # noise ends here: each sweep for what comes next costs as much
+    if _is_composed(text.replace("\ufffd", "")):  # noise ends here: each sweep for what comes next costs as much
         return _single_spaces(text)
     text = _STYLED.sub(_plain_letters, text)
     if _MANY_MARKS.search(text):
@@ -285,7 +285,12 @@ def _single_spaces(text: str) -> str:
 
 def _is_plain(text: str) -> bool:
     """Whether no character needs attention: all printable, and of windows-1252, which holds nothing to compose."""
-    return text.isprintable() and (text.isascii() or _fits(text, "latin-1") or _fits(text, "cp1252"))
+    return text.isprintable() and _is_composed(text)
+
+
+def _is_composed(text: str) -> bool:
+    """Whether no character is a mark or a letter in disguise: windows-1252 has none."""
+    return text.isascii() or _fits(text, "latin-1") or _fits(text, "cp1252")
 
 
 def _fits(text: str, codec: str) -> bool:
