@@ -225,10 +225,10 @@ def test_hosts_that_refuse_fail_fast_and_come_back(through, events):
                     await _send(hop)
             assert not hop.available
             second.accept()
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.3)  # longer than the pause
             assert (await _send(hop)).ok
             first.accept()
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.3)
             assert (await _send(hop)).ok
 
         through(scenario, first, second, breaker_failures=2, breaker_pause=0.1)
