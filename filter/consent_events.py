@@ -207,7 +207,7 @@ class Reader:
         lenient = kind in _NEVER_REFUSED
         own: list[Any] = [known, *OWN.values()]
         try:
-            for name in OWN if known is None else document:
+            for name in OWN:
                 if name in document:
                     own[_POSITIONS[name]] = _checked(name, document[name], lenient=lenient)
             if known is None:
