@@ -274,6 +274,17 @@ def test_any_fields_are_read(kind, fields):
         assert SUBJECT.wide in read.stops or fields.get("kind") in (*BASES, "lift")
 
 
+def test_of_two_bad_fields_the_same_one_is_named():
+    """Whichever stands first in the record, and whether or not its terms are known from another one."""
+    key, value = event_record(SUBJECT, ConsentEvent(Capture(kind=EventKind.GRANT, scope=BANK), "", NOW - 5, NOW))
+    knowing = reader()
+    knowing.read(key, value)
+    for bad in ({"event_time": None, "id": None}, {"id": None, "event_time": None}):
+        head = {"v": 1, "key_id": KEYER.key_id, "subject": SUBJECT.exact.hex(), **bad}
+        wrong = orjson.dumps(head)[:-1] + b',"kind":' + value.partition(b',"kind":')[2]
+        assert knowing.read(key, wrong) == reader().read(key, wrong) == Refused(Because.BAD_FIELD, "id")
+
+
 @given(st.lists(events, min_size=2, max_size=2), st.dictionaries(st.sampled_from(FIELDS), json_values, max_size=2))
 def test_terms_known_again_are_the_terms_that_are_there(told, fields):
     """What a reader remembers of one record changes nothing in how it reads the next one."""
